@@ -1,0 +1,69 @@
+"""The `meristem` command: it looks at the first word and hands over the rest."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.metadata import version
+
+from meristem._errors import UsageError
+
+COMMANDS = {
+    "grow": "grow a language model on real text and watch what it learns",
+    "reproduce": "reproduce the papers behind Meristem, claim by claim",
+}
+EXAMPLES = """\
+examples:
+  meristem grow                                  a model of your own in five minutes
+  meristem grow --corpus books/ --scale small    on your own text
+  meristem reproduce --list                      the papers and how far we are"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code.
+
+    0: done, the verdict holds; 1: it does not hold; 2: a value cannot be used; 130: interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    match words[:1]:
+        case [] | ["-h"] | ["--help"]:
+            print(_help())
+            return 0
+        case ["--version"]:
+            print(f"meristem {version('meristem')}")
+            return 0
+        case [word] if word in COMMANDS:
+            command: Callable[[list[str]], int] = import_module(f"meristem.{word}._command").main
+            return _guarded(command, words[1:])
+        case [word]:
+            print(f"meristem: no command {word}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+    return 2
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name.ljust(width)}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        ["usage: meristem COMMAND ...", "", "commands:", *lines, "", EXAMPLES, "",
+         "Each command explains itself: meristem grow --help"]
+    )
+
+
+def _guarded(command: Callable[[list[str]], int], words: list[str]) -> int:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        return command(words)
+    except (UsageError, OSError) as error:
+        print(f"meristem: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nmeristem: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

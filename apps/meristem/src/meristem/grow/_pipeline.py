@@ -1,0 +1,207 @@
+"""The main job: corpus, tokens, pre-training, phases, checks, report."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+from meristem_core import open_run, write_atomic, write_json
+
+from meristem._errors import UsageError
+from meristem._progress import Progress
+from meristem._rows import Row
+from meristem.grow._batches import plan_batches
+from meristem.grow._checks import check_learning
+from meristem.grow._config import SCALES, GrowConfig, Scale, snapshot_steps
+from meristem.grow._corpus import Corpus, build_corpus
+from meristem.grow._cost import estimate_cost
+from meristem.grow._model import native_bfloat16
+from meristem.grow._phases import Phases, measure_phases
+from meristem.grow._pretrain import Pretrained, pretrain
+from meristem.grow._report import render_report
+from meristem.grow._stages import Stages
+from meristem.grow._tokens import Tokens, build_tokens, load_tokenizer, load_tokens
+
+SCHEMA = "meristem-grow/1"
+CHARACTERS_PER_TOKEN = 8  # more than any language needs: bounds what is read of a huge corpus
+BARRIER = timedelta(days=2)  # how long processes wait for a stage that only one of them makes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grown:
+    """A finished run: the stages' results, what they cost, and the verdicts."""
+
+    schema: str
+    config: dict[str, object]
+    corpus: Corpus
+    tokens: Tokens
+    pretrained: Pretrained
+    phases: Phases
+    rows: list[Row]
+    seconds: dict[str, float]  # of each stage, in the session that finished it
+    peak_memory: int  # bytes, resident, of this process
+
+
+def grow(config: GrowConfig, *, say: Callable[[str], None]) -> Grown:
+    """Run every stage that is not finished yet and return the whole result.
+
+    Parameters
+    ----------
+    config
+        What to grow, and where.
+    say
+        Told one line a stage, on the main process.
+
+    Raises
+    ------
+    UsageError
+        If a value cannot be used; nothing is overwritten.
+    """
+    scale, precision = _resolve(config)
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),
+        mixed_precision="bf16" if precision == "bf16" else "no",
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=BARRIER)],
+    )
+    stored = _stored(config, scale, precision)
+    with ExitStack() as stack:
+        if accelerator.is_main_process:
+            say(f"{config.out}: {estimate_cost(scale)}")
+            stack.enter_context(_open(config.out, stored))
+        accelerator.wait_for_everyone()
+        return _run(config, stored, scale, Stages(config.out, accelerator, say))
+
+
+def _run(
+    config: GrowConfig, stored: dict[str, object], scale: Scale, stages: Stages
+) -> Grown:
+    corpus = stages.alone(
+        "corpus",
+        Corpus,
+        lambda folder, progress: build_corpus(
+            folder,
+            sources=config.corpus,
+            encoding=config.encoding,
+            seed=config.seed,
+            max_characters=CHARACTERS_PER_TOKEN * scale.steps * scale.batch * scale.context,
+        ),
+    )
+    tokens = stages.alone(
+        "tokens",
+        Tokens,
+        lambda folder, progress: build_tokens(
+            folder, corpus=corpus, texts=stages.folder("corpus"), vocabulary=scale.vocabulary
+        ),
+    )
+    pretrained = stages.together(
+        "pretrain",
+        Pretrained,
+        lambda folder, progress: _pretrain(folder, progress, config, scale, corpus, stages),
+    )
+    phases = stages.together(
+        "phases",
+        Phases,
+        lambda folder, progress: measure_phases(
+            folder,
+            scale=scale,
+            corpus=corpus,
+            tokens=stages.folder("tokens"),
+            snapshots=stages.folder("pretrain") / "snapshots",
+            steps=pretrained.snapshots,
+            seed=config.seed,
+            accelerator=stages.accelerator,
+            progress=progress,
+        ),
+    )
+    seconds = stages.seconds()
+    rows = check_learning(
+        stages.folder("phases"), phases, seed=config.seed, seconds=sum(seconds.values())
+    )
+    grown = Grown(
+        schema=SCHEMA,
+        config=stored,
+        corpus=corpus,
+        tokens=tokens,
+        pretrained=pretrained,
+        phases=phases,
+        rows=rows,
+        seconds=seconds,
+        peak_memory=peak_memory(),
+    )
+    if stages.accelerator.is_main_process:
+        write_json(config.out / "result.json", grown)
+        write_atomic(config.out / "report.html", render_report(grown, config.out))
+    return grown
+
+
+def _pretrain(
+    folder: Path,
+    progress: Progress,
+    config: GrowConfig,
+    scale: Scale,
+    corpus: Corpus,
+    stages: Stages,
+) -> Pretrained:
+    tokens = stages.folder("tokens")
+    batches = plan_batches(
+        {domain.name: load_tokens(tokens, domain.name, "train") for domain in corpus.domains},
+        {domain.name: domain.weight for domain in corpus.domains},
+        steps=scale.steps,
+        batch=scale.batch,
+        context=scale.context,
+        seed=config.seed,
+    )
+    return pretrain(
+        folder,
+        scale=scale,
+        batches=batches,
+        snapshots=list(scale.snapshots) or snapshot_steps(scale.steps, scale.linear_snapshots),
+        tokenizer=load_tokenizer(tokens),
+        seed=config.seed,
+        accelerator=stages.accelerator,
+        progress=progress,
+    )
+
+
+def _resolve(config: GrowConfig) -> tuple[Scale, str]:
+    scale = SCALES[config.scale]
+    if config.steps is not None:
+        if config.steps < 1:
+            raise UsageError(f"--steps ({config.steps}) must be at least 1")
+        scale = replace(scale, steps=config.steps, snapshots=())
+    if config.scale == "paper":
+        cost = estimate_cost(scale)
+        if not torch.cuda.is_available():
+            raise UsageError(f"--scale paper needs GPUs ({cost}); here use --scale small")
+        if not config.corpus:
+            raise UsageError("--scale paper needs a --corpus, such as hub:EleutherAI/the_pile")
+    precision = config.precision
+    if precision == "auto":
+        precision = "bf16" if native_bfloat16() else "fp32"
+    return scale, precision
+
+
+def _stored(config: GrowConfig, scale: Scale, precision: str) -> dict[str, object]:
+    """Return what decides the results, as it stands in config.json."""
+    chosen = {key: value for key, value in asdict(config).items() if key not in ("out", "steps")}
+    return {**chosen, "precision": precision, "sizes": asdict(scale)}
+
+
+def _open(path: Path, stored: dict[str, object]):
+    try:
+        return open_run(path, stored, name="meristem grow", version=version("meristem"))
+    except (ValueError, OSError) as error:
+        raise UsageError(f"--out {error}") from error
+
+
+def peak_memory() -> int:
+    """Return the largest resident set of this process so far, bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
