@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def write_json(path: Path | str, value: object) -> None:
     write_atomic(path, json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path | str) -> object:
+def read_json(path: Path | str) -> Any:
     """Return the value that the JSON file at `path` holds.
 
     Raises
@@ -133,7 +133,7 @@ def plain(value: object, place: str = "") -> object:
             raise _no_form(value, place)
 
 
-def parse(data: bytes, name: str, *, line: int = 1) -> object:
+def parse(data: bytes, name: str, *, line: int = 1) -> Any:
     """Return the strict JSON value in `data`; errors say `name`:line:column.
 
     Parameters
