@@ -81,12 +81,12 @@ def load_state(path: Path | str) -> dict[Any, Any]:
     """
     try:
         with cast("Any", safe_open)(path, framework="pt") as file:  # it has no types
-            structure: str | None = (file.metadata() or {}).get(FORMAT)
-            if structure is None:
+            metadata = cast("dict[str, str]", file.metadata() or {})
+            if FORMAT not in metadata:
                 raise ValueError(f"{path} was not written by save_state; give a file that was")
             names: list[str] = list(file.keys())
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in names}
-        return _Decoder(tensors).value(json.loads(structure))
+        return _Decoder(tensors).value(json.loads(metadata[FORMAT]))
     except (SafetensorError, _DamageError) as error:
         raise ValueError(
             f"{path} is damaged ({error}); use an older checkpoint, or delete it and start anew"
