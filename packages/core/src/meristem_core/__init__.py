@@ -1,1 +1,30 @@
-"""x."""
+"""What the Meristem packages share."""
+
+from meristem_core._checkpoints import Checkpoint, latest_checkpoint, save_checkpoint
+from meristem_core._files import sha256_of, write_atomic
+from meristem_core._journal import Journal
+from meristem_core._json import digest, read_json, write_json
+from meristem_core._ngrams import NGrams, count_ngrams
+from meristem_core._order import resample_indices, shuffled_indices
+from meristem_core._random import derive_seed, stream
+from meristem_core._runs import RunDir, open_run
+
+__all__ = [
+    "Checkpoint",
+    "Journal",
+    "NGrams",
+    "RunDir",
+    "count_ngrams",
+    "derive_seed",
+    "digest",
+    "latest_checkpoint",
+    "open_run",
+    "read_json",
+    "resample_indices",
+    "save_checkpoint",
+    "sha256_of",
+    "shuffled_indices",
+    "stream",
+    "write_atomic",
+    "write_json",
+]

@@ -1,5 +1,6 @@
-"""Torch side of Meristem's core (extra `torch`)."""
+"""Torch side of Meristem's core; needs the extra `torch`."""
 
 from meristem_core.torch._divergences import NGramDivergences, ngram_divergences
+from meristem_core.torch._state import load_state, save_state
 
-__all__ = ["NGramDivergences", "ngram_divergences"]
+__all__ = ["NGramDivergences", "load_state", "ngram_divergences", "save_state"]
