@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from jaxtyping import Float, Int
 from meristem_core import NGrams, count_ngrams, read_json, write_json
-from meristem_core.torch import ngram_divergences
+from meristem_core.torch import NGramTables, ngram_divergences, ngram_tables
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -99,6 +99,7 @@ def measure_phases(
         vocabulary=scale.vocabulary,
         weights=[domain.weight for domain in corpus.domains],
     )
+    tables = ngram_tables(ngrams, device=accelerator.device)
     mine = steps[accelerator.process_index :: accelerator.num_processes]
     for done, step in enumerate(mine, start=1):
         result = folder / f"{step}.json"
@@ -106,7 +107,7 @@ def measure_phases(
             model = load_snapshot(snapshot_path(snapshots, step), context=scale.context)
             model.to(accelerator.device)
             measured = {
-                name: _measure(model, rows[name], ngrams, folder, f"{name}.{step}")
+                name: _measure(model, rows[name], tables, folder, f"{name}.{step}")
                 for name in names
             }
             texts = {
@@ -177,7 +178,7 @@ def _held_out(tokens: Path, name: str, scale: Scale) -> Int[Tensor, "rows width"
 def _measure(
     model: PreTrainedModel,
     rows: Int[Tensor, "rows width"],
-    ngrams: NGrams,
+    tables: NGramTables,
     folder: Path,
     prefix: str,
 ) -> dict[str, float]:
@@ -185,7 +186,7 @@ def _measure(
     losses: list[Tensor] = []
     divergences: list[Tensor] = []
     for block in score_rows(model, rows):
-        found = ngram_divergences(block.logprobs, block.previous, ngrams)
+        found = ngram_divergences(block.logprobs, block.previous, tables)
         losses.append(block.loss().cpu())
         divergences.append(
             torch.stack([found.from_unigram, found.from_bigram, found.of_bigram]).cpu()
