@@ -2,18 +2,30 @@
 
 from meristem_core._checkpoints import Checkpoint, latest_checkpoint, save_checkpoint
 from meristem_core._files import sha256_of, write_atomic
+from meristem_core._intervals import (
+    Interval,
+    bca_interval,
+    bootstrap_interval,
+    clustered_standard_error,
+    resample_indices,
+    wilson_interval,
+)
 from meristem_core._journal import Journal
 from meristem_core._json import digest, read_json, write_json
 from meristem_core._ngrams import NGrams, count_ngrams
-from meristem_core._order import resample_indices, shuffled_indices
+from meristem_core._order import shuffled_indices
 from meristem_core._random import derive_seed, stream
 from meristem_core._runs import RunDir, open_run
 
 __all__ = [
     "Checkpoint",
+    "Interval",
     "Journal",
     "NGrams",
     "RunDir",
+    "bca_interval",
+    "bootstrap_interval",
+    "clustered_standard_error",
     "count_ngrams",
     "derive_seed",
     "digest",
@@ -26,5 +38,6 @@ __all__ = [
     "shuffled_indices",
     "stream",
     "write_atomic",
+    "wilson_interval",
     "write_json",
 ]
