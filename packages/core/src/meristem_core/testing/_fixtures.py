@@ -40,12 +40,16 @@ def data_dir(pytestconfig: pytest.Config) -> Path:
     ValueError
         If MERISTEM_DATA is set and no folder.
     """
-    named = os.environ.get("MERISTEM_DATA")
-    if named:
-        if not Path(named).is_dir():
-            raise ValueError(f"MERISTEM_DATA ({named}) is not a folder; correct or unset it")
-        return Path(named)
-    beside = pytestconfig.rootpath.parent / "shared" / "data"
-    if not beside.is_dir():
+    found = real_data(pytestconfig.rootpath)
+    if found is None:
         pytest.skip("needs real data; name its folder in MERISTEM_DATA")
-    return beside
+    return found
+
+
+def real_data(root: Path) -> Path | None:
+    """Return the folder of real data for the checkout at `root`, None if it is absent."""
+    named = os.environ.get("MERISTEM_DATA")
+    if named and not Path(named).is_dir():
+        raise ValueError(f"MERISTEM_DATA ({named}) is not a folder; correct or unset it")
+    folder = Path(named) if named else root.parent / "shared" / "data"
+    return folder if folder.is_dir() else None
