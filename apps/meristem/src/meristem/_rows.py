@@ -29,7 +29,7 @@ class Row:
 def table(rows: list[Row]) -> str:
     """Return the rows as aligned text: claim, claimed, measured with interval, verdict."""
     cells = [("claim", "claimed", "measured", "verdict")]
-    cells += [(row.claim, _text(row.claimed), _measured(row), row.verdict) for row in rows]
+    cells += [(row.claim, _text(row.claimed), measured_text(row), row.verdict) for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(4)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -38,7 +38,8 @@ def table(rows: list[Row]) -> str:
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
-def _measured(row: Row) -> str:
+def measured_text(row: Row) -> str:
+    """Return the measurement with its interval."""
     interval = "" if row.low is None else f" [{_text(row.low)}, {_text(row.high)}]"
     return _text(row.measured) + interval
 

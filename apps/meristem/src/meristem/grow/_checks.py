@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from meristem_core import resample_indices, stream
+from meristem_core import bootstrap_interval, stream
 
 from meristem._rows import Row, Verdict
 from meristem.grow._phases import (
@@ -20,7 +20,6 @@ from meristem.grow._phases import (
 )
 
 RESAMPLES = 1000
-LEVEL = 0.95
 PAPER = "arXiv 2509.17196, statistical phase"
 
 
@@ -35,7 +34,6 @@ def check_learning(folder: Path, phases: Phases, *, seed: int, seconds: float) -
         What the run took until now.
     """
     losses, ngrams, divergences = _pooled(folder, phases)
-    picks = resample_indices(losses.shape[1], RESAMPLES, rng=stream(seed, "checks"))
     unigram, bigram = ngrams - losses[-1]
     kl = dict(zip(DIVERGENCES, divergences.transpose(1, 0, 2), strict=True))
 
@@ -61,7 +59,7 @@ def check_learning(folder: Path, phases: Phases, *, seed: int, seconds: float) -
         ),
     ]
     return [
-        _row(claim, claimed, measure, picks, seed=seed, seconds=seconds)
+        _row(claim, claimed, measure, losses.shape[1], seed=seed, seconds=seconds)
         for claim, claimed, measure in checks
     ]
 
@@ -70,24 +68,21 @@ def _row(
     claim: str,
     claimed: str,
     measure: Callable[[np.ndarray], float],
-    picks: np.ndarray,
+    n: int,
     *,
     seed: int,
     seconds: float,
 ) -> Row:
-    n = picks.shape[1]
-    estimate = float(measure(np.arange(n)))
-    tail = 50 * (1 - LEVEL)
-    low, high = np.percentile([measure(rows) for rows in picks], [tail, 100 - tail])
+    found = bootstrap_interval(measure, n, rng=stream(seed, "checks"), n_resamples=RESAMPLES)
     return Row(
         claim=claim,
         source=PAPER,
         claimed=claimed,
-        measured=estimate,
-        low=float(low),
-        high=float(high),
+        measured=found.estimate,
+        low=found.low,
+        high=found.high,
         n=n,
-        verdict=_verdict(estimate, float(low)),
+        verdict=_verdict(found.estimate, found.low),
         note=f"95 % over {n} held-out rows of all domains",
         seconds=seconds,
         seed=seed,

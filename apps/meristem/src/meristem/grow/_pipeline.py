@@ -11,8 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+import transformers
 from accelerate import Accelerator, InitProcessGroupKwargs
-from meristem_core import open_run, write_atomic, write_json
+from meristem_core import Journal, RunDir, open_run, write_atomic, write_json
 
 from meristem._errors import UsageError
 from meristem._progress import Progress
@@ -65,6 +66,7 @@ def grow(config: GrowConfig, *, say: Callable[[str], None]) -> Grown:
         If a value cannot be used; nothing is overwritten.
     """
     scale, precision = _resolve(config)
+    transformers.utils.logging.disable_progress_bar()
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision="bf16" if precision == "bf16" else "no",
@@ -137,7 +139,8 @@ def _run(
     )
     if stages.accelerator.is_main_process:
         write_json(config.out / "result.json", grown)
-        write_atomic(config.out / "report.html", render_report(grown, config.out))
+        with Journal(stages.folder("pretrain") / "metrics.jsonl") as journal:
+            write_atomic(config.out / "report.html", render_report(grown, list(journal)))
     return grown
 
 
@@ -194,7 +197,7 @@ def _stored(config: GrowConfig, scale: Scale, precision: str) -> dict[str, objec
     return {**chosen, "precision": precision, "sizes": asdict(scale)}
 
 
-def _open(path: Path, stored: dict[str, object]):
+def _open(path: Path, stored: dict[str, object]) -> RunDir:
     try:
         return open_run(path, stored, name="meristem grow", version=version("meristem"))
     except (ValueError, OSError) as error:

@@ -1,0 +1,37 @@
+"""Self-contained HTML reports: one file, inline SVG, no network, readable without JavaScript."""
+
+from meristem_core.report._blocks import (
+    Block,
+    Check,
+    Checks,
+    Details,
+    HorizontalLine,
+    LineChart,
+    Page,
+    Samples,
+    Section,
+    Series,
+    Table,
+    Text,
+    Tile,
+    Tiles,
+)
+from meristem_core.report._page import render
+
+__all__ = [
+    "Block",
+    "Check",
+    "Checks",
+    "Details",
+    "HorizontalLine",
+    "LineChart",
+    "Page",
+    "Samples",
+    "Section",
+    "Series",
+    "Table",
+    "Text",
+    "Tile",
+    "Tiles",
+    "render",
+]

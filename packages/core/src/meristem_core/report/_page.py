@@ -1,0 +1,128 @@
+"""The whole page: blocks to HTML, with its style and its one small script inside."""
+
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from itertools import count
+
+from meristem_core.report._blocks import (
+    Block,
+    Cell,
+    Checks,
+    Details,
+    LineChart,
+    Page,
+    Samples,
+    Table,
+    Text,
+    Tiles,
+)
+from meristem_core.report._chart import chart_html
+from meristem_core.report._text import clean
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+MARKS = {True: ("yes", "✓"), False: ("no", "✗"), None: ("partly", "◐")}
+
+
+def render(page: Page) -> str:
+    """Return the page as one HTML file that opens without a network.
+
+    Equal pages give equal text. All texts are escaped; characters that HTML forbids become U+FFFD.
+
+    Examples
+    --------
+    >>> text = render(Page(title="A & B", subtitle="", sections=[]))
+    >>> "<h1>A &amp; B</h1>" in text
+    True
+    """
+    numbers = count()
+    sections = "".join(
+        f"<section><h2>{clean(section.title)}</h2>{_blocks(section.blocks, numbers)}</section>"
+        for section in page.sections
+    )
+    source = files("meristem_core.report")
+    style, script = (source.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{clean(page.title)}</title><style>\n{style}</style></head><body>"
+        f"<header><h1>{clean(page.title)}</h1><p>{clean(page.subtitle)}</p></header>"
+        f"<main>{sections}</main><script>\n{script}</script></body></html>\n"
+    )
+
+
+def _blocks(blocks: Sequence[Block], numbers: Iterator[int]) -> str:
+    parts: list[str] = []
+    row: list[str] = []
+    for block in blocks:
+        if isinstance(block, LineChart):
+            row.append(chart_html(block, next(numbers)))
+            continue
+        parts += [_row(row), _block(block, numbers)]
+        row = []
+    return "".join([*parts, _row(row)])
+
+
+def _row(charts: Sequence[str]) -> str:
+    return f'<div class="charts">{"".join(charts)}</div>' if charts else ""
+
+
+def _block(block: Block, numbers: Iterator[int]) -> str:
+    match block:
+        case Text():
+            return f"<p>{clean(block.text)}</p>"
+        case Tiles():
+            return _tiles(block)
+        case Table():
+            return _table(block)
+        case Checks():
+            return _checks(block)
+        case Samples():
+            items = "".join(
+                f"<dt>{clean(label)}</dt><dd>{clean(text)}</dd>" for label, text in block.items
+            )
+            return f'<dl class="samples">{items}</dl>'
+        case Details():
+            inside = _blocks(block.blocks, numbers)
+            return f"<details><summary>{clean(block.summary)}</summary>{inside}</details>"
+        case LineChart():
+            return _row([chart_html(block, next(numbers))])
+
+
+def _tiles(block: Tiles) -> str:
+    tiles = "".join(
+        f"<div><dt>{clean(tile.label)}</dt><dd>{clean(tile.value)}"
+        f"<small>{clean(tile.note)}</small></dd></div>"
+        for tile in block.tiles
+    )
+    return f'<dl class="tiles">{tiles}</dl>'
+
+
+def _table(block: Table) -> str:
+    head = "".join(f'<th scope="col">{clean(name)}</th>' for name in block.columns)
+    rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in block.rows)
+    caption = f"<caption>{clean(block.caption)}</caption>" if block.caption else ""
+    return (
+        f'<div class="table"><table>{caption}<thead><tr>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _cell(value: Cell) -> str:
+    if value is None:
+        return '<td class="number">-</td>'
+    if isinstance(value, str):
+        return f"<td>{clean(value)}</td>"
+    return f'<td class="number">{value:,}</td>' if isinstance(value, int) else (
+        f'<td class="number">{value:.4g}</td>'
+    )
+
+
+def _checks(block: Checks) -> str:
+    items = "".join(
+        f'<li class="{MARKS[check.holds][0]}"><b aria-hidden="true">{MARKS[check.holds][1]}</b>'
+        f"<div>{clean(check.claim)} <em>{clean(check.verdict)}</em>"
+        f"<small>{clean(check.detail)}</small></div></li>"
+        for check in block.checks
+    )
+    return f'<ul class="checks">{items}</ul>'
