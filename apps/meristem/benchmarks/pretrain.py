@@ -22,14 +22,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from torch.nn.functional import cross_entropy
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
 from meristem.grow._batches import Batches, plan_batches
 from meristem.grow._config import SCALES, snapshot_steps
 from meristem.grow._corpus import build_corpus
 from meristem.grow._model import build_model, native_bfloat16
 from meristem.grow._pretrain import learning_rate, make_optimizer, pretrain, train_step
 from meristem.grow._tokens import build_tokens, load_tokenizer, load_tokens
-from torch.nn.functional import cross_entropy
-from transformers import Trainer, TrainerCallback, TrainingArguments
 
 SCALE = SCALES["tiny"]
 

@@ -45,8 +45,16 @@ def _help() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name.ljust(width)}  {text}" for name, text in COMMANDS.items()]
     return "\n".join(
-        ["usage: meristem COMMAND ...", "", "commands:", *lines, "", EXAMPLES, "",
-         "Each command explains itself: meristem grow --help"]
+        [
+            "usage: meristem COMMAND ...",
+            "",
+            "commands:",
+            *lines,
+            "",
+            EXAMPLES,
+            "",
+            "Each command explains itself: meristem grow --help",
+        ]
     )
 
 

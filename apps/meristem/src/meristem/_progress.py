@@ -2,20 +2,15 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
 
 from tqdm import tqdm
 
 QUIET_SECONDS = 30.0  # between the lines of a stderr that is not a terminal
 
 
-class Progress(Protocol):
-    """Told how far a job is: done, total, and what it currently measures."""
-
-    def __call__(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
-        """Show it."""
+Progress = Callable[[int, int, Mapping[str, float]], None]  # done, total, what is measured
 
 
 @contextmanager
@@ -29,7 +24,9 @@ def progress_bar(label: str) -> Iterator[Progress]:
                     bar.reset(total)
                     bar.initial = done - 1  # steps of an earlier session took no time in this one
                     bar.n = done - 1
-                bar.set_postfix({name: f"{value:.4g}" for name, value in metrics.items()}, refresh=False)
+                bar.set_postfix(
+                    {name: f"{value:.4g}" for name, value in metrics.items()}, refresh=False
+                )
                 bar.update(done - bar.n)
 
             yield draw

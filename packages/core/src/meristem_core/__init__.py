@@ -37,7 +37,7 @@ __all__ = [
     "sha256_of",
     "shuffled_indices",
     "stream",
-    "write_atomic",
     "wilson_interval",
+    "write_atomic",
     "write_json",
 ]

@@ -143,7 +143,9 @@ def bca_interval(
     estimate = _finite(statistic(rows), "all rows")
     resamples = resample_indices(n, n_resamples, rng=rng)
     values = np.array([_finite(statistic(each), "a resample") for each in resamples])
-    left_out = np.array([_finite(statistic(np.delete(rows, row)), f"all but {row}") for row in rows])
+    left_out = np.array(
+        [_finite(statistic(np.delete(rows, row)), f"all but {row}") for row in rows]
+    )
     low, high = np.quantile(values, _bca_levels(estimate, values, left_out, level))
     return Interval(
         estimate=estimate, low=float(low), high=float(high), level=level, covers=_covers(n, None)

@@ -44,7 +44,10 @@ class NGrams:
 
 
 def count_ngrams(
-    texts: Sequence[Int[np.ndarray, " _"]], *, vocabulary: int, weights: Sequence[float] | None = None
+    texts: Sequence[Int[np.ndarray, " _"]],
+    *,
+    vocabulary: int,
+    weights: Sequence[float] | None = None,
 ) -> NGrams:
     """Return the unigram and bigram model of one or more token streams.
 
@@ -102,9 +105,7 @@ def count_ngrams(
     )
 
 
-def _check(
-    texts: Sequence[np.ndarray], vocabulary: int, weights: Sequence[float] | None
-) -> None:
+def _check(texts: Sequence[np.ndarray], vocabulary: int, weights: Sequence[float] | None) -> None:
     if not texts:
         raise ValueError("texts is empty; give at least one array of token ids")
     for index, ids in enumerate(texts):

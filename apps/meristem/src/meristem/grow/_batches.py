@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int
-from meristem_core import derive_seed, shuffled_indices
 
 from meristem._errors import UsageError
+from meristem_core import derive_seed, shuffled_indices
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from meristem_core import bootstrap_interval, stream
 
 from meristem._rows import Row, Verdict
 from meristem.grow._phases import (
@@ -18,6 +17,7 @@ from meristem.grow._phases import (
     load_losses,
     load_ngram_losses,
 )
+from meristem_core import bootstrap_interval, stream
 
 RESAMPLES = 1000
 PAPER = "arXiv 2509.17196, statistical phase"
@@ -49,8 +49,9 @@ def check_learning(folder: Path, phases: Phases, *, seed: int, seconds: float) -
         (
             "unigrams are learned before bigrams: steps from min KL(q||p1) to min KL(p2||q)",
             "> 0 steps",
-            lambda rows: lowest(rows)
-            - phases.steps[int(np.argmin(kl["kl_from_unigram"][:, rows].mean(1)))],
+            lambda rows: (
+                lowest(rows) - phases.steps[int(np.argmin(kl["kl_from_unigram"][:, rows].mean(1)))]
+            ),
         ),
         (
             "the model then leaves the bigrams: rise of KL(p2||q) after its minimum",

@@ -17,11 +17,10 @@ from hashlib import blake2b
 from itertools import chain, islice
 from pathlib import Path
 
-from meristem_core import stream, write_atomic
-from meristem_core.corpus import Document, read_documents
-
 from meristem._errors import UsageError
 from meristem.grow._python_text import python_text
+from meristem_core import stream, write_atomic
+from meristem_core.corpus import Document, read_documents
 
 SPLITS = ("train", "validation", "probe")
 BLOCK = 20  # documents, of which one validates and one probes
@@ -115,9 +114,7 @@ def _open_sources(places: list[str], encoding: str) -> dict[str, Iterable[Docume
     for name, count in Counter(names).items():
         if count > 1:
             raise UsageError(f"--corpus: {count} sources would be named {name}; rename one")
-    return {
-        name: _reading(place, encoding) for name, place in zip(names, places, strict=True)
-    }
+    return {name: _reading(place, encoding) for name, place in zip(names, places, strict=True)}
 
 
 def _name(place: str) -> str:

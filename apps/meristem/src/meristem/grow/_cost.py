@@ -37,7 +37,8 @@ def estimate_cost(scale: Scale) -> Cost:
     Examples
     --------
     >>> from meristem.grow._config import SCALES
-    >>> print(estimate_cost(SCALES["paper"]))
+    >>> print(f"{estimate_cost(SCALES['paper']).flops:.1e}")
+    2.7e+20
     """
     block = 4 * scale.width**2 + 9 * scale.width**2  # attention, gated MLP of width 3 d
     parameters = scale.layers * block + scale.vocabulary * scale.width

@@ -14,8 +14,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from jaxtyping import Float, Int
-from meristem_core import NGrams, count_ngrams, read_json, write_json
-from meristem_core.torch import NGramTables, ngram_divergences, ngram_tables
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -27,6 +25,8 @@ from meristem.grow._model import load_snapshot
 from meristem.grow._pretrain import snapshot_path
 from meristem.grow._score import continue_text, induction_gain, score_rows
 from meristem.grow._tokens import load_tokenizer, load_tokens
+from meristem_core import NGrams, count_ngrams, read_json, write_json
+from meristem_core.torch import NGramTables, ngram_divergences, ngram_tables
 
 PROMPT, CONTINUATION = 24, 64  # tokens of a sample
 DIVERGENCES = ("kl_from_unigram", "kl_from_bigram", "kl_of_bigram")
@@ -123,7 +123,9 @@ def measure_phases(
     found = [read_json(folder / f"{step}.json") for step in steps]
     domains: dict[str, Learning] = {}
     for name in names:
-        curves = {key: [each["curves"][name][key] for each in found] for key in ("loss", *DIVERGENCES)}
+        curves = {
+            key: [each["curves"][name][key] for each in found] for key in ("loss", *DIVERGENCES)
+        }
         domains[name] = Learning(
             **curves,
             **_measure_ngrams(rows[name], ngrams, folder / f"{name}.ngrams.npy"),

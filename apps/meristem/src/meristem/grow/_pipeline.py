@@ -2,7 +2,6 @@
 
 import resource
 import sys
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +12,6 @@ from pathlib import Path
 import torch
 import transformers
 from accelerate import Accelerator, InitProcessGroupKwargs
-from meristem_core import Journal, RunDir, open_run, write_atomic, write_json
 
 from meristem._errors import UsageError
 from meristem._progress import Progress
@@ -29,6 +27,7 @@ from meristem.grow._pretrain import Pretrained, pretrain
 from meristem.grow._report import render_report
 from meristem.grow._stages import Stages
 from meristem.grow._tokens import Tokens, build_tokens, load_tokenizer, load_tokens
+from meristem_core import Journal, RunDir, open_run, write_atomic, write_json
 
 SCHEMA = "meristem-grow/1"
 CHARACTERS_PER_TOKEN = 8  # more than any language needs: bounds what is read of a huge corpus
@@ -81,9 +80,7 @@ def grow(config: GrowConfig, *, say: Callable[[str], None]) -> Grown:
         return _run(config, stored, scale, Stages(config.out, accelerator, say))
 
 
-def _run(
-    config: GrowConfig, stored: dict[str, object], scale: Scale, stages: Stages
-) -> Grown:
+def _run(config: GrowConfig, stored: dict[str, object], scale: Scale, stages: Stages) -> Grown:
     corpus = stages.alone(
         "corpus",
         Corpus,

@@ -19,8 +19,6 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from jaxtyping import Float, Int
-from meristem_core import Journal, latest_checkpoint, save_checkpoint
-from meristem_core.torch import load_state, save_state
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -30,6 +28,8 @@ from meristem._progress import Progress
 from meristem.grow._batches import Batches
 from meristem.grow._config import Scale
 from meristem.grow._model import build_model
+from meristem_core import Journal, latest_checkpoint, save_checkpoint
+from meristem_core.torch import load_state, save_state
 
 LOGGED_POINTS = 400  # of the loss curve
 FINAL_RATE = 0.1  # of the peak learning rate

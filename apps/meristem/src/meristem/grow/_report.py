@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from meristem._rows import Row, measured_text
+from meristem.grow._corpus import SPLITS
+from meristem.grow._phases import Learning
 from meristem_core.report import (
     Check,
     Checks,
@@ -19,10 +22,6 @@ from meristem_core.report import (
     Tiles,
     render,
 )
-
-from meristem._rows import Row, measured_text
-from meristem.grow._corpus import SPLITS
-from meristem.grow._phases import Learning
 
 HOLDS = {"reproduced": True, "refuted": False, "partly": None, "not testable here": None}
 

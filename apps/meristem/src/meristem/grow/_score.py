@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from meristem_core import derive_seed
 from torch import Tensor
 from transformers import PreTrainedModel
+
+from meristem_core import derive_seed
 
 BLOCK_BYTES = 8 * 2**20  # of one [positions, vocabulary] array: it stays in the cache
 ROWS_AT_ONCE = 32

@@ -12,9 +12,9 @@ from typing import TypeVar
 
 import msgspec
 from accelerate import Accelerator
-from meristem_core import read_json, write_json
 
 from meristem._progress import Progress, progress_bar
+from meristem_core import read_json, write_json
 
 RESULT = "stage.json"
 T = TypeVar("T")

@@ -1,7 +1,6 @@
 """The command line of `meristem reproduce`."""
 
 import json
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -78,8 +77,10 @@ def _find(name: str) -> Paper:
 
 def _print_papers(*, as_json: bool) -> None:
     if as_json:
-        listed = [{key: getattr(paper, key) for key in ("id", "title", "part", "state")}
-                  for paper in PAPERS.values()]
+        listed = [
+            {key: getattr(paper, key) for key in ("id", "title", "part", "state")}
+            for paper in PAPERS.values()
+        ]
         print(json.dumps({"schema": SCHEMA, "papers": listed}, indent=2))
         return
     for paper in PAPERS.values():

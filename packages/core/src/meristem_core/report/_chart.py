@@ -44,7 +44,7 @@ def _legend(chart: LineChart) -> str:
     ]
     items = "".join(
         f'<li><svg viewBox="0 0 28 8" aria-hidden="true"><path class="{kind}" d="M0 4H28"'
-        f'{_dash(dash)}/></svg>{clean(name)}</li>'
+        f"{_dash(dash)}/></svg>{clean(name)}</li>"
         for name, kind, dash in entries
     )
     return f'<ul class="legend">{items}</ul>'
@@ -55,10 +55,13 @@ def _svg(chart: LineChart, logarithmic: bool) -> str:
     x_axis = log_axis(xs) if logarithmic else linear_axis(xs, tight=True)
     y_axis = linear_axis(_heights(chart))
     kind = "logarithmic" if logarithmic else "linear"
-    parts = [
+    opening = (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" tabindex="0" '
         f'aria-label="{clean(chart.title)}, {kind} axis" '
-        f'data-points="{escape(_readout(chart, x_axis))}">',
+        f'data-points="{escape(_readout(chart, x_axis))}">'
+    )
+    parts = [
+        opening,
         _grid(chart, x_axis, y_axis),
         *(
             f'<path class="level" d="M{LEFT} {_y(line.y, y_axis)}H{WIDTH - RIGHT}"'
@@ -72,25 +75,30 @@ def _svg(chart: LineChart, logarithmic: bool) -> str:
 
 
 def _grid(chart: LineChart, x_axis: Axis, y_axis: Axis) -> str:
-    floor, parts = HEIGHT - BOTTOM, []
-    for tick in y_axis.ticks:
-        y = _y(tick, y_axis)
-        parts.append(f'<path class="grid" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text class="y" x="{LEFT - 6}" y="{y}">{label(tick)}</text>')
-    for tick in x_axis.minor:
-        parts.append(f'<path class="tick" d="M{_x(tick, x_axis)} {floor}v3"/>')
-    for tick in x_axis.ticks:
-        x = _x(tick, x_axis)
-        parts.append(f'<path class="tick" d="M{x} {floor}v6"/>')
-        parts.append(f'<text class="x" x="{x}" y="{floor + 17}">{label(tick)}</text>')
-    axis = f"M{LEFT} {floor}H{WIDTH - RIGHT}"
+    floor, right = HEIGHT - BOTTOM, WIDTH - RIGHT
+    parts = [
+        f'<path class="grid" d="M{LEFT} {y}H{right}"/>'
+        f'<text class="y" x="{LEFT - 6}" y="{y}">{label(tick)}</text>'
+        for tick in y_axis.ticks
+        for y in [_y(tick, y_axis)]
+    ]
+    parts += [f'<path class="tick" d="M{_x(tick, x_axis)} {floor}v3"/>' for tick in x_axis.minor]
+    parts += [
+        f'<path class="tick" d="M{x} {floor}v6"/>'
+        f'<text class="x" x="{x}" y="{floor + 17}">{label(tick)}</text>'
+        for tick in x_axis.ticks
+        for x in [_x(tick, x_axis)]
+    ]
+    axis = f"M{LEFT} {floor}H{right}"
     if x_axis.zero:
         gap = (_x(0, x_axis) + _x(x_axis.low, x_axis)) / 2
-        axis = f"M{LEFT} {floor}H{gap - 3:.1f}M{gap + 3:.1f} {floor}H{WIDTH - RIGHT}"
+        axis = f"M{LEFT} {floor}H{gap - 3:.1f}M{gap + 3:.1f} {floor}H{right}"
         axis += f"M{gap - 5:.1f} {floor + 4}l4 -8M{gap + 1:.1f} {floor + 4}l4 -8"
     parts.append(f'<path class="axis" d="{axis}"/>')
     middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text class="x title" x="{middle}" y="{HEIGHT - 4}">{clean(chart.x_label)}</text>')
+    parts.append(
+        f'<text class="x title" x="{middle}" y="{HEIGHT - 4}">{clean(chart.x_label)}</text>'
+    )
     turned = f"translate(11 {(TOP + floor) / 2}) rotate(-90)"
     parts.append(f'<text class="x title" transform="{turned}">{clean(chart.y_label)}</text>')
     return "".join(parts)

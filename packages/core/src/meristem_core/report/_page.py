@@ -113,8 +113,10 @@ def _cell(value: Cell) -> str:
         return '<td class="number">-</td>'
     if isinstance(value, str):
         return f"<td>{clean(value)}</td>"
-    return f'<td class="number">{value:,}</td>' if isinstance(value, int) else (
-        f'<td class="number">{value:.4g}</td>'
+    return (
+        f'<td class="number">{value:,}</td>'
+        if isinstance(value, int)
+        else (f'<td class="number">{value:.4g}</td>')
     )
 
 

@@ -9,11 +9,11 @@ UNPRINTABLE = re.compile(
 
 
 def clean(text: str) -> str:
-    """Return the text escaped, each character that HTML or XML forbids shown as U+FFFD.
+    r"""Return the text escaped, each character that HTML or XML forbids shown as U+FFFD.
 
     Examples
     --------
-    >>> clean("</script> & \\x00")
-    '&lt;/script&gt; &amp; \ufffd'
+    >>> clean("</script> & \x00")
+    '&lt;/script&gt; &amp; �'
     """
     return html.escape(UNPRINTABLE.sub("\ufffd", text))

@@ -8,6 +8,11 @@ from meristem_core.torch._divergences import (
 )
 from meristem_core.torch._state import load_state, save_state
 
-__all__ = ["NGramDivergences",
-    "NGramTables", "load_state", "ngram_divergences",
-    "ngram_tables", "save_state"]
+__all__ = [
+    "NGramDivergences",
+    "NGramTables",
+    "load_state",
+    "ngram_divergences",
+    "ngram_tables",
+    "save_state",
+]
