@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 Values = Float[np.ndarray, " n"]
-Ids = Int[np.ndarray, " n"]
+Ids = Int[np.ndarray, " ids"]
 PerSegment = Float[np.ndarray, " segments"]
 
 

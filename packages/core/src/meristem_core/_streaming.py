@@ -61,12 +61,12 @@ class Moments:
             raise ValueError(f"{self.count} values have no variance with ddof ({ddof}); give more")
         return self.squares / (self.count - ddof)
 
-    def to_json(self) -> dict[str, float]:
+    def to_json(self) -> dict[str, int | float]:
         """Return plain values for `from_json`."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, state: Mapping[str, float]) -> "Moments":
+    def from_json(cls, state: Mapping[str, int | float]) -> "Moments":
         """Return the moments that `to_json` wrote."""
         return cls(count=int(state["count"]), mean=state["mean"], squares=state["squares"])
 

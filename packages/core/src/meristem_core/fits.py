@@ -24,6 +24,7 @@ from meristem_core._intervals import Interval, resample_indices
 
 Vector = Float[np.ndarray, " n"]
 Labels = Int[np.ndarray, " n"]
+Parameters = Float[np.ndarray, " parameters"]
 FLOOR_STARTS = (0.0, 0.5, 0.9, 0.99)  # of the smallest y
 SLOPE_STARTS = (1.0, 4.0, 16.0)  # in units of the inverse range of x
 SPREAD = 1e-12  # relative residual below which a fit counts as exact
@@ -158,7 +159,7 @@ def fit_sigmoid(
     if low is not None and high is not None and low >= high:
         raise ValueError(f"low ({low}) must lie below high ({high})")
 
-    def fit(x: Vector, y: Vector) -> tuple[Vector, int, bool]:
+    def fit(x: Vector, y: Vector) -> tuple[Parameters, int, bool]:
         return _fit_sigmoid(x, y, low, high)
 
     best, n_iter, converged = fit(x, y)
@@ -175,20 +176,20 @@ def fit_sigmoid(
     )
 
 
-Fit = Callable[[Vector, Vector], tuple[Vector, int, bool]]
+Fit = Callable[[Vector, Vector], tuple[Parameters, int, bool]]
 
 
-def _fit_line(x: Vector, y: Vector) -> tuple[Vector, int, bool]:
+def _fit_line(x: Vector, y: Vector) -> tuple[Parameters, int, bool]:
     logs = np.log(x)
     centred = logs - logs.mean()
     slope = float(centred @ np.log(y) / (centred @ centred))
     return np.array([-slope, math.exp(np.log(y).mean() - slope * logs.mean()), 0.0]), 0, True
 
 
-def _fit_floor(x: Vector, y: Vector) -> tuple[Vector, int, bool]:
+def _fit_floor(x: Vector, y: Vector) -> tuple[Parameters, int, bool]:
     logs, target, least = np.log(x), np.log(y), float(y.min())
 
-    def residual(p: Vector) -> Vector:
+    def residual(p: Parameters) -> Vector:
         return np.logaddexp(p[1] - p[0] * logs, np.log(max(p[2], 1e-300))) - target
 
     runs: list[OptimizeResult] = []
@@ -215,12 +216,12 @@ def _fit_floor(x: Vector, y: Vector) -> tuple[Vector, int, bool]:
 
 def _fit_sigmoid(
     x: Vector, y: Vector, low: float | None, high: float | None
-) -> tuple[Vector, int, bool]:
+) -> tuple[Parameters, int, bool]:
     span, height = float(np.ptp(x)), float(np.ptp(y)) or 1.0
     ends = (float(y.min()) if low is None else low, float(y.max()) if high is None else high)
     free = [place for place, fixed in enumerate((low, high, None, None)) if fixed is None]
 
-    def whole(p: Vector) -> Vector:
+    def whole(p: Float[np.ndarray, " free"]) -> Parameters:
         full = np.array([*ends, 0.0, 0.0])
         full[free] = p
         return full
@@ -236,12 +237,12 @@ def _fit_sigmoid(
     return _ordered(whole(best.x)), int(best.nfev), bool(best.status > 0)
 
 
-def _ordered(p: Vector) -> Vector:
+def _ordered(p: Parameters) -> Parameters:
     """Swap the ends of a curve that was found upside down: the same curve, low below high."""
     return p if p[0] <= p[1] else np.array([p[1], p[0], -p[2], p[3]])
 
 
-def _sigmoid(p: Vector, x: Vector) -> Vector:
+def _sigmoid(p: Parameters, x: Vector) -> Vector:
     return p[0] + (p[1] - p[0]) * 0.5 * (1 + np.tanh(0.5 * p[2] * (x - p[3])))
 
 
@@ -254,7 +255,7 @@ def _resampled(
     n_resamples: int,
     rng: np.random.Generator,
 ) -> Float[np.ndarray, "resamples parameters"]:
-    draws: list[Vector] = []
+    draws: list[Parameters] = []
     tries = 0
     while len(draws) < n_resamples:
         tries += 1
@@ -267,7 +268,7 @@ def _resampled(
 
 
 def _intervals(
-    best: Vector, draws: np.ndarray, level: float, groups: Labels | None, n: int
+    best: Parameters, draws: np.ndarray, level: float, groups: Labels | None, n: int
 ) -> list[Interval]:
     lows, highs = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
     unit = f"{n} points" if groups is None else f"{np.unique(groups).size} groups of points"
