@@ -105,7 +105,7 @@ def ngram_divergences(
 
     gain_N = per_position(probs_NV.flatten()[flat] * tables.gain[pair])
     known_N = tables.row_start.diff()[previous_N] > 0
-    cross_p2_N = cross_p1_N + gain_N + torch.where(known_N, math.log(1 - BIGRAM_SHARE), 0.0)
+    cross_p2_N = cross_p1_N + gain_N + known_N.to(gain_N.dtype) * math.log(1 - BIGRAM_SHARE)
     of_bigram_N = tables.bigram_negentropy[previous_N] - per_position(
         logprobs_NV.flatten()[flat] * tables.bigram[pair]
     )
