@@ -20,7 +20,7 @@ test: setup ## the fast test suite
 	@$(RUN) pytest -q && echo "verdict: all tests pass" || { echo "verdict: tests fail" >&2; exit 1; }
 
 setup: $(filter .uv/bin/uv,$(UV)) ## uv if it is absent, and the environment of the lock
-	@$(UV) sync --locked --quiet
+	@$(UV) sync --locked --quiet --compile-bytecode
 
 .uv/bin/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" >&2; exit 2; }

@@ -63,7 +63,8 @@ def _guarded(command: Callable[[list[str]], int], words: list[str]) -> int:
     try:
         return command(words)
     except (UsageError, OSError) as error:
-        print(f"meristem: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+            print(f"meristem: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nmeristem: interrupted; the same command goes on from here", file=sys.stderr)

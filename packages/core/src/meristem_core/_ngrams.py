@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 
 BIGRAM_SHARE = 0.9  # of p2 in the interpolated bigram model
 
@@ -29,7 +29,7 @@ class NGrams:
     bigram_entropy: float  # nats a token, of the next token given the one before
 
     def bigram_logprobs(
-        self, previous: Int[np.ndarray, " n"], following: Int[np.ndarray, " n"]
+        self, previous: Integer[np.ndarray, " n"], following: Integer[np.ndarray, " n"]
     ) -> Float[np.ndarray, " n"]:
         """Return log(0.9 p2 + 0.1 p1) of each pair, shape (n,), nats."""
         vocabulary = self.unigram.size
@@ -44,7 +44,7 @@ class NGrams:
 
 
 def count_ngrams(
-    texts: Sequence[Int[np.ndarray, " _"]],
+    texts: Sequence[Integer[np.ndarray, " _"]],
     *,
     vocabulary: int,
     weights: Sequence[float] | None = None,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Integer
 
 from meristem._errors import UsageError
 from meristem_core import derive_seed, shuffled_indices
@@ -21,11 +21,11 @@ class Batches:
     """Random access to the training batches; make one with `plan_batches`."""
 
     tokens: list[np.ndarray]  # one array of ids per domain
-    used: Int[np.ndarray, "steps_and_one domains"]  # rows of each domain before each step
+    used: Integer[np.ndarray, "steps_and_one domains"]  # rows of each domain before each step
     context: int
     seed: int
 
-    def at(self, step: int) -> Int[np.ndarray, "batch context_and_one"]:
+    def at(self, step: int) -> Integer[np.ndarray, "batch context_and_one"]:
         """Return the rows of a step, shape (batch, context + 1), int64."""
         rows: list[np.ndarray] = []
         for domain, tokens in enumerate(self.tokens):
@@ -46,7 +46,7 @@ class Batches:
 
 
 def plan_batches(
-    tokens: Mapping[str, Int[np.ndarray, " _"]],
+    tokens: Mapping[str, Integer[np.ndarray, " _"]],
     weights: Mapping[str, float],
     *,
     steps: int,

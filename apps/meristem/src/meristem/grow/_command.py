@@ -5,12 +5,13 @@ import sys
 import tyro
 
 from meristem._rows import table
-from meristem.grow._config import GrowConfig
+from meristem.grow._config import GrowConfig, check_config
 
 
 def main(words: list[str]) -> int:
     """Grow, print the verdicts, and return the exit code."""
     config = tyro.cli(GrowConfig, prog="meristem grow", args=words)
+    check_config(config)
     from meristem.grow._pipeline import grow  # brings torch: not needed for --help
 
     def say(line: str) -> None:

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from meristem._errors import UsageError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
@@ -128,6 +130,20 @@ class GrowConfig:
 
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """auto: bf16 where the processor multiplies it natively, else fp32."""
+
+
+def check_config(config: GrowConfig) -> None:
+    """Refuse what can be refused before anything heavy is imported.
+
+    Raises
+    ------
+    UsageError
+        If there are no steps to take, or the paper's scale has no corpus.
+    """
+    if config.steps is not None and config.steps < 1:
+        raise UsageError(f"--steps ({config.steps}) must be at least 1")
+    if config.scale == "paper" and not config.corpus:
+        raise UsageError("--scale paper needs --corpus, such as hub:monology/pile-uncopyrighted")
 
 
 def snapshot_steps(steps: int, linear: int) -> list[int]:

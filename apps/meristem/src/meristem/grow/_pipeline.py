@@ -27,10 +27,11 @@ from meristem.grow._pretrain import Pretrained, pretrain
 from meristem.grow._report import render_report
 from meristem.grow._stages import Stages
 from meristem.grow._tokens import Tokens, build_tokens, load_tokenizer, load_tokens
-from meristem_core import Journal, RunDir, open_run, write_atomic, write_json
+from meristem_core import Journal, open_run, write_atomic, write_json
 
 SCHEMA = "meristem-grow/1"
 CHARACTERS_PER_TOKEN = 8  # more than any language needs: bounds what is read of a huge corpus
+LEAST_CHARACTERS = 50_000_000  # are read in any case: a short run has the tokenizer of a long one
 BARRIER = timedelta(days=2)  # how long processes wait for a stage that only one of them makes
 
 
@@ -71,13 +72,12 @@ def grow(config: GrowConfig, *, say: Callable[[str], None]) -> Grown:
         mixed_precision="bf16" if precision == "bf16" else "no",
         kwargs_handlers=[InitProcessGroupKwargs(timeout=BARRIER)],
     )
+    stages = Stages(config.out, accelerator, say if accelerator.is_main_process else _silence)
+    stages.say(f"{config.out}: {estimate_cost(scale)}")
     stored = _stored(config, scale, precision)
     with ExitStack() as stack:
-        if accelerator.is_main_process:
-            say(f"{config.out}: {estimate_cost(scale)}")
-            stack.enter_context(_open(config.out, stored))
-        accelerator.wait_for_everyone()
-        return _run(config, stored, scale, Stages(config.out, accelerator, say))
+        stages.on_main(lambda: _hold(stack, config.out, stored))
+        return _run(config, stored, scale, stages)
 
 
 def _run(config: GrowConfig, stored: dict[str, object], scale: Scale, stages: Stages) -> Grown:
@@ -89,7 +89,10 @@ def _run(config: GrowConfig, stored: dict[str, object], scale: Scale, stages: St
             sources=config.corpus,
             encoding=config.encoding,
             seed=config.seed,
-            max_characters=CHARACTERS_PER_TOKEN * scale.steps * scale.batch * scale.context,
+            max_characters=max(
+                LEAST_CHARACTERS,
+                CHARACTERS_PER_TOKEN * scale.steps * scale.batch * scale.context,
+            ),
         ),
     )
     tokens = stages.alone(
@@ -173,15 +176,11 @@ def _pretrain(
 def _resolve(config: GrowConfig) -> tuple[Scale, str]:
     scale = SCALES[config.scale]
     if config.steps is not None:
-        if config.steps < 1:
-            raise UsageError(f"--steps ({config.steps}) must be at least 1")
         scale = replace(scale, steps=config.steps, snapshots=())
     if config.scale == "paper":
         cost = estimate_cost(scale)
         if not torch.cuda.is_available():
             raise UsageError(f"--scale paper needs GPUs ({cost}); here use --scale small")
-        if not config.corpus:
-            raise UsageError("--scale paper needs a --corpus, such as hub:EleutherAI/the_pile")
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if native_bfloat16() else "fp32"
@@ -194,9 +193,15 @@ def _stored(config: GrowConfig, scale: Scale, precision: str) -> dict[str, objec
     return {**chosen, "precision": precision, "sizes": asdict(scale)}
 
 
-def _open(path: Path, stored: dict[str, object]) -> RunDir:
+def _silence(line: str) -> None:
+    """Say nothing: what the main process says is enough."""
+
+
+def _hold(stack: ExitStack, path: Path, stored: dict[str, object]) -> None:
+    """Open the run folder until the stack is left."""
     try:
-        return open_run(path, stored, name="meristem grow", version=version("meristem"))
+        run = open_run(path, stored, name="meristem grow", version=version("meristem"))
+        stack.enter_context(run)
     except (ValueError, OSError) as error:
         raise UsageError(f"--out {error}") from error
 

@@ -89,13 +89,7 @@ def pretrain(
         )
     model = build_model(scale, seed=seed, end=tokenizer.eos_token_id)
     optimizer = make_optimizer(model, scale)
-    checkpoint = latest_checkpoint(folder / "checkpoints")
-    start, clock = 0, Clock()
-    if checkpoint:
-        saved = load_state(checkpoint.path / "training.safetensors")
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        start, clock = checkpoint.step, Clock(dict(checkpoint.state["seconds"]))
+    start, clock = _restore(folder / "checkpoints", model, optimizer)
     model, optimizer = accelerator.prepare(model, optimizer)
     bare = accelerator.unwrap_model(model)
 
@@ -205,6 +199,22 @@ def save_snapshot(
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
     partial.rename(target)
+
+
+def _restore(
+    folder: Path, model: PreTrainedModel, optimizer: torch.optim.Optimizer
+) -> tuple[int, Clock]:
+    """Load the last checkpoint, if there is one, and return its step and clock."""
+    try:
+        checkpoint = latest_checkpoint(folder)
+        if checkpoint is None:
+            return 0, Clock()
+        saved = load_state(checkpoint.path / "training.safetensors")
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    return checkpoint.step, Clock(dict(checkpoint.state["seconds"]))
 
 
 def _finite(loss: float, step: int) -> float:

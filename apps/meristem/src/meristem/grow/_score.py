@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -66,7 +66,7 @@ def induction_gain(model: PreTrainedModel, context: int, *, seed: int) -> float:
 
 
 def continue_text(
-    model: PreTrainedModel, prompt: Int[np.ndarray, " n"], *, tokens: int, seed: int
+    model: PreTrainedModel, prompt: Integer[np.ndarray, " n"], *, tokens: int, seed: int
 ) -> list[int]:
     """Return sampled token ids that continue the prompt.
 

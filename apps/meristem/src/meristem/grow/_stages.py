@@ -4,6 +4,7 @@
 - an unfinished stage starts again in the same folder and may use what it finds there
 """
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from typing import TypeVar
 
 import msgspec
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
+from meristem._errors import UsageError
 from meristem._progress import Progress, progress_bar
 from meristem_core import read_json, write_json
 
@@ -34,14 +37,27 @@ class Stages:
 
     def alone(self, name: str, kind: type[T], make: Callable[[Path, Progress], T]) -> T:
         """Return the result of a stage that the main process makes while the others wait."""
-        if self.accelerator.is_main_process:
-            self._finish(name, make)
+        self.on_main(lambda: self._finish(name, make))
         return self._load(name, kind)
 
     def together(self, name: str, kind: type[T], make: Callable[[Path, Progress], T | None]) -> T:
         """Return the result of a stage that all processes make; the main one returns it."""
         self._finish(name, make)
         return self._load(name, kind)
+
+    def on_main(self, action: Callable[[], None]) -> None:
+        """Act on the main process; where that fails, the others end without a word of their own."""
+        failure: UsageError | OSError | None = None
+        if self.accelerator.is_main_process:
+            try:
+                action()
+            except (UsageError, OSError) as error:
+                failure = error
+        failed = broadcast_object_list([failure is not None])[0]
+        if failure is not None:
+            raise failure
+        if failed:
+            sys.exit(2)
 
     def seconds(self) -> dict[str, float]:
         """Return how long each finished stage took, in the session that finished it."""

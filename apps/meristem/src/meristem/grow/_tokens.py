@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Integer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -61,7 +61,7 @@ def build_tokens(folder: Path, *, corpus: Corpus, texts: Path, vocabulary: int) 
     )
 
 
-def load_tokens(folder: Path, domain: str, split: str) -> Int[np.ndarray, " n"]:
+def load_tokens(folder: Path, domain: str, split: str) -> Integer[np.ndarray, " n"]:
     """Return the token ids of a split, memory-mapped."""
     return np.load(folder / f"{domain}.{split}.npy", mmap_mode="r")
 

@@ -1,0 +1,135 @@
+"""The main job from the command line: a whole small run, its files, its refusals."""
+
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+WORDS = ["grow", "--scale", "micro", "--steps", 30]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, corpus, meristem):
+    """Return a finished run of 30 steps and what the command said."""
+    out = tmp_path_factory.mktemp("runs") / "grow"
+    done = meristem(*WORDS, "--corpus", corpus, "--out", out)
+    assert done.returncode in (0, 1), done.stderr
+    return out, done
+
+
+def test_it_ends_with_a_table_and_a_verdict(run):
+    out, done = run
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["claim", "claimed", "measured", "verdict"]
+    assert lines[-1].startswith("verdict: ")
+    assert (done.returncode == 0) == (lines[-1] == "verdict: every check holds")
+    assert f"report: {out / 'report.html'}" in lines
+
+
+def test_the_result_holds_everything(run):
+    out, _ = run
+    result = json.loads((out / "result.json").read_text())
+    assert result["schema"] == "meristem-grow/1"
+    assert result["pretrained"]["snapshots"] == result["phases"]["steps"]
+    assert set(result["phases"]["domains"]) == {"words"}
+    assert result["pretrained"]["tokens_per_second"] > 0
+    assert result["peak_memory"] > 50 * 2**20
+    assert [row["verdict"] for row in result["rows"]]
+
+
+def test_every_snapshot_loads_and_its_token_losses_are_kept(run):
+    out, _ = run
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    result = json.loads((out / "result.json").read_text())
+    losses = {}
+    for step in result["phases"]["steps"]:
+        folder = out / "pretrain" / "snapshots" / f"step-{step:09d}"
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        assert model.config.vocab_size == len(AutoTokenizer.from_pretrained(folder))
+        losses[step] = np.load(out / "phases" / f"words.{step}.loss.npy")
+    curve = result["phases"]["domains"]["words"]["loss"]
+    assert [float(each.mean(dtype=np.float64)) for each in losses.values()] == curve
+    assert curve[-1] < curve[0] - 0.5, "it learned"
+    assert curve[0] == pytest.approx(np.log(512), abs=0.2), "a fresh model is near uniform"
+
+
+def test_the_report_stands_alone(run):
+    out, _ = run
+    text = (out / "report.html").read_text(encoding="utf-8")
+
+    class Finder(HTMLParser):
+        found: list[str] = []  # noqa: RUF012
+
+        def handle_starttag(self, tag, attributes):
+            self.found += [value or "" for name, value in attributes if name in ("src", "href")]
+
+    Finder().feed(text)
+    assert not Finder.found, "nothing is loaded from elsewhere"
+    assert text.count("<svg") >= 8
+
+
+def test_a_finished_run_is_not_run_again(run, corpus, meristem):
+    out, first = run
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*/stage.json")}
+    again = meristem(*WORDS, "--corpus", corpus, "--out", out)
+    assert again.stdout == first.stdout
+    assert again.stderr.count("finished before") == 4
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*/stage.json")} == before
+
+
+def test_another_config_is_refused_and_nothing_is_touched(run, corpus, meristem):
+    out, _ = run
+    before = (out / "result.json").read_bytes()
+    done = meristem(*WORDS, "--corpus", corpus, "--out", out, "--seed", 7)
+    assert done.returncode == 2
+    assert "seed" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (out / "result.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--steps", 0], "--steps (0) must be at least 1"),
+        (["--corpus", "nowhere.txt"], "nowhere.txt"),
+        (["--scale", "paper"], "--scale paper needs --corpus"),
+        (["--scale", "paper", "--corpus", "x.txt"], "needs GPUs"),
+    ],
+)
+def test_a_bad_value_ends_with_two_and_one_line(tmp_path, meristem, words, message):
+    done = meristem("grow", *words, "--out", tmp_path / "run", CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.rstrip("\n").splitlines()[-1].startswith("meristem: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_too_little_text_is_refused(tmp_path, meristem):
+    path = tmp_path / "short.txt"
+    path.write_text("\n\n".join("only a few words " * 130 for _ in range(25)))
+    done = meristem("grow", "--scale", "micro", "--corpus", path, "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert "give more text" in done.stderr
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path, corpus, meristem):
+    (tmp_path / "mine.txt").write_text("precious")
+    done = meristem(*WORDS, "--corpus", corpus, "--out", tmp_path)
+    assert done.returncode == 2
+    assert "not a run folder" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_help_is_quick_and_brings_no_torch(meristem):
+    done = meristem("grow", "--help", PYTHONPROFILEIMPORTTIME="1")
+    assert done.returncode == 0
+    assert "--corpus" in done.stdout
+    assert "| torch\n" not in done.stderr.replace(" ", "| ")
+
+
+def test_an_unknown_command_is_named(meristem):
+    done = meristem("grwo")
+    assert done.returncode == 2
+    assert "no command grwo; there are grow, reproduce" in done.stderr

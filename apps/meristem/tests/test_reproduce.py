@@ -1,0 +1,61 @@
+"""The frame of the reproductions: the list, the JSON, the errors, a quick paper."""
+
+import json
+
+import pytest
+
+from meristem.reproduce._papers import PAPERS
+
+TEN = [
+    "2509.17196", "2508.15763", "2507.05197", "2506.13216", "2507.00018",
+    "2502.17151", "2502.16497", "2502.12215", "2412.14135", "2412.10056",
+]  # fmt: skip
+FIELDS = [
+    "claim", "source", "claimed", "measured", "low", "high", "n", "verdict", "note", "seconds",
+    "seed",
+]  # fmt: skip
+VERDICTS = {"reproduced", "partly", "refuted", "not testable here"}
+
+
+def test_the_list_names_the_ten_papers_and_their_state(meristem):
+    listed = meristem("reproduce", "--list").stdout.splitlines()
+    assert [line.split()[0] for line in listed] == TEN
+    found = json.loads(meristem("reproduce", "--list", "--json").stdout)
+    assert [paper["id"] for paper in found["papers"]] == TEN
+    assert {paper["state"] for paper in found["papers"]} <= {"not yet", "partly", "complete"}
+
+
+def test_a_paper_has_a_module_exactly_when_it_has_a_state():
+    for paper in PAPERS.values():
+        assert (paper.module is None) == (paper.state == "not yet"), paper.id
+        if paper.module:
+            assert callable(paper.load())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "reproduce needs an arXiv id"),
+        (["1706.03762"], "1706.03762 is none of our papers"),
+        (["2412.10056"], "2412.10056 is not reproduced yet: it waits for rasch"),
+    ],
+)
+def test_what_cannot_be_reproduced_is_said(meristem, words, message):
+    done = meristem("reproduce", *words)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.paper
+def test_the_statistical_phase_is_reproduced_quickly(tmp_path, meristem):
+    words = ["reproduce", "2509.17196", "--quick", "--json", "--out", tmp_path]
+    done = meristem(*words)
+    found = json.loads(done.stdout)
+    assert (found["schema"], found["paper"]) == ("meristem-reproduce/1", "2509.17196")
+    for row in found["rows"]:
+        assert list(row) == FIELDS
+        assert row["verdict"] in VERDICTS
+        assert row["low"] <= row["measured"] <= row["high"]
+    assert done.returncode == 0, [(row["claim"], row["verdict"]) for row in found["rows"]]
