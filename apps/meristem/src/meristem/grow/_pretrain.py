@@ -103,13 +103,15 @@ def pretrain(
         )
 
     log_every = max(1, steps // LOGGED_POINTS)
-    with Journal(folder / "metrics.jsonl") as journal:
-        journal.rewind(lambda record: record["step"] <= start)
+    main = accelerator.is_main_process
+    with Journal(folder / "metrics.jsonl") if main else nullcontext() as journal:
+        if journal is not None:
+            journal.rewind(lambda record: record["step"] <= start)
         for step in range(start, steps + 1):
-            if step in snapshots and accelerator.is_main_process:
+            if step in snapshots and main:
                 with clock.measure("snapshots"):
                     save_snapshot(folder / "snapshots", step, bare, tokenizer)
-            if step > start and step % scale.checkpoint_every == 0 and accelerator.is_main_process:
+            if step > start and step % scale.checkpoint_every == 0 and main:
                 with clock.measure("checkpoints"):
                     save(step)
             if step == steps:
@@ -121,7 +123,7 @@ def pretrain(
                 if (step + 1) % log_every == 0 or step + 1 == steps:
                     value = _finite(accelerator.reduce(loss, "mean").item(), step)
                     metrics = {"loss": value, "learning_rate": rate}
-                    if accelerator.is_main_process:
+                    if journal is not None:
                         journal.append({"step": step + 1, **metrics}, sync=False)
                         progress(step + 1, steps, metrics)
     tokens = steps * scale.batch * scale.context
