@@ -33,7 +33,7 @@ lint: setup ## lock, style, types, layers, dependencies
 	$(RUN) ruff format --check
 	$(RUN) pyright
 	$(RUN) lint-imports
-	@for member in $(MEMBERS); do (cd $$member && echo "deptry $$member" && $(RUN) deptry src) || exit 1; done
+	@for member in $(MEMBERS); do echo "deptry $$member"; $(RUN) deptry $$member/src --config $$member/pyproject.toml || exit 1; done
 
 docs: setup ## the documentation, into site/
 	$(RUN) zensical build --strict

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch.nn.functional import cross_entropy
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from meristem.grow._batches import Batches, plan_batches
 from meristem.grow._config import SCALES, snapshot_steps
@@ -144,6 +144,7 @@ class Peer:
                 optimizers=(self.optimizer, schedule),
                 callbacks=[clock],
             )
+            trainer.remove_callback(PrinterCallback)
             result = trainer.train()
         self.step += steps
         return clock.seconds, result.training_loss
@@ -235,6 +236,7 @@ def overhead_table(folder: Path, batches: Batches, tokenizer, bf16: bool) -> str
         "accelerator": accelerator,
         "progress": lambda done, total, metrics: None,
     }
+    folder.mkdir()
     found = pretrain(folder, **options)
     start = time.perf_counter()
     pretrain(folder, **options)  # nothing is left to train: this is the cost of a resumption

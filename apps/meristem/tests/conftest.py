@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from meristem_core.testing import data_dir, pytest_configure, xp  # noqa: F401
+from meristem_core.testing import data_dir, open_page, pytest_configure, xp  # noqa: F401
 
 WORDS = 400
 DOCUMENTS = 80

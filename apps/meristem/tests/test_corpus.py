@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meristem._errors import UsageError
 from meristem.grow._corpus import (
     BLOCK,
     PARAGRAPH,
@@ -17,6 +16,7 @@ from meristem.grow._corpus import (
     read_split,
 )
 from meristem.grow._python_text import python_text
+from meristem_core.command import UsageError
 
 EVERYTHING = 10**9
 

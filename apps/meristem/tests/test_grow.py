@@ -133,3 +133,15 @@ def test_an_unknown_command_is_named(meristem):
     done = meristem("grwo")
     assert done.returncode == 2
     assert "no command grwo; there are grow, reproduce" in done.stderr
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_report_opens_in_a_browser_at_any_width(run, open_page, width):
+    out, _ = run
+    with open_page(out / "report.html", width=width) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, "it scrolls sideways"
+        titles = page.locator("h2").all_text_contents()
+        assert titles[:3] == ["In short", "Loss", "Learning phases"]
+        page.locator("summary").first.click()
+        assert page.locator("details[open] dt").count() >= 5, "every snapshot wrote something"

@@ -12,13 +12,13 @@ from accelerate import Accelerator
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from meristem._errors import UsageError
 from meristem.grow._batches import plan_batches
 from meristem.grow._config import SCALES, snapshot_steps
 from meristem.grow._model import build_model, load_snapshot
 from meristem.grow._pretrain import make_optimizer, pretrain, snapshot_path, train_step
 from meristem.grow._tokens import END
 from meristem_core import Journal
+from meristem_core.command import UsageError
 from meristem_core.torch import load_state
 
 SCALE = replace(

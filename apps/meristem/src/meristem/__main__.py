@@ -1,17 +1,21 @@
 """The `meristem` command: it looks at the first word and hands over the rest."""
 
-import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import version
 
-from meristem._errors import UsageError
+from meristem_core.command import run_command
 
-COMMANDS = {
-    "grow": "grow a language model on real text and watch what it learns",
-    "reproduce": "reproduce the papers behind Meristem, claim by claim",
+COMMANDS = {  # word: module with a function `main`, what it does
+    "grow": (
+        "meristem.grow._command",
+        "grow a language model on real text and watch what it learns",
+    ),
+    "reproduce": (
+        "meristem.reproduce._command",
+        "reproduce the papers behind Meristem, claim by claim",
+    ),
 }
 EXAMPLES = """\
 examples:
@@ -34,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"meristem {version('meristem')}")
             return 0
         case [word] if word in COMMANDS:
-            command: Callable[[list[str]], int] = import_module(f"meristem.{word}._command").main
-            return _guarded(command, words[1:])
+            command: Callable[[list[str]], int] = import_module(COMMANDS[word][0]).main
+            return run_command(command, words[1:], name="meristem")
         case [word]:
             print(f"meristem: no command {word}; there are {', '.join(COMMANDS)}", file=sys.stderr)
     return 2
@@ -43,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _help() -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"  {name.ljust(width)}  {text}" for name, text in COMMANDS.items()]
+    lines = [f"  {name.ljust(width)}  {text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join(
         [
             "usage: meristem COMMAND ...",
@@ -56,22 +60,6 @@ def _help() -> str:
             "Each command explains itself: meristem grow --help",
         ]
     )
-
-
-def _guarded(command: Callable[[list[str]], int], words: list[str]) -> int:
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    try:
-        return command(words)
-    except (UsageError, OSError) as error:
-        if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
-            print(f"meristem: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nmeristem: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 2
 
 
 if __name__ == "__main__":

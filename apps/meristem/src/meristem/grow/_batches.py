@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Integer
 
-from meristem._errors import UsageError
 from meristem_core import derive_seed, shuffled_indices
+from meristem_core.command import UsageError
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from meristem._errors import UsageError
+from meristem_core.command import UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

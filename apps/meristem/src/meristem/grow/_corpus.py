@@ -17,9 +17,9 @@ from hashlib import blake2b
 from itertools import chain, islice
 from pathlib import Path
 
-from meristem._errors import UsageError
 from meristem.grow._python_text import python_text
 from meristem_core import stream, write_atomic
+from meristem_core.command import UsageError
 from meristem_core.corpus import Document, read_documents
 
 SPLITS = ("train", "validation", "probe")

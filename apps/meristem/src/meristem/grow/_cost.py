@@ -23,11 +23,12 @@ class Cost:
         return self.flops / (H100_FLOPS * UTILISATION) / 3600
 
     def __str__(self) -> str:
-        """Return the estimate in one line."""
+        """Return the estimate in one line; GPU hours only where they count."""
+        gpus = f"; about {self.gpu_hours:,.0f} H100 hours" if self.gpu_hours >= 1 else ""
         return (
             f"{self.parameters / 1e6:,.1f} M parameters, {self.tokens / 1e6:,.1f} M tokens, "
-            f"{self.flops:.1e} FLOP, {self.memory / 2**30:,.2f} GiB of weights and optimiser state"
-            f"; about {self.gpu_hours:,.2g} H100 hours"
+            f"{self.flops:.1e} FLOP, {self.memory / 2**20:,.0f} MiB of weights and optimiser state"
+            + gpus
         )
 
 

@@ -17,8 +17,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from meristem._errors import UsageError
-from meristem._progress import Progress
 from meristem.grow._config import Scale
 from meristem.grow._corpus import Corpus
 from meristem.grow._model import load_snapshot
@@ -26,6 +24,7 @@ from meristem.grow._pretrain import snapshot_path
 from meristem.grow._score import continue_text, induction_gain, score_rows
 from meristem.grow._tokens import load_tokenizer, load_tokens
 from meristem_core import NGrams, count_ngrams, read_json, write_json
+from meristem_core.command import Progress, UsageError
 from meristem_core.torch import NGramTables, ngram_divergences, ngram_tables
 
 PROMPT, CONTINUATION = 24, 64  # tokens of a sample

@@ -13,8 +13,6 @@ import torch
 import transformers
 from accelerate import Accelerator, InitProcessGroupKwargs
 
-from meristem._errors import UsageError
-from meristem._progress import Progress
 from meristem._rows import Row
 from meristem.grow._batches import plan_batches
 from meristem.grow._checks import check_learning
@@ -24,10 +22,11 @@ from meristem.grow._cost import estimate_cost
 from meristem.grow._model import native_bfloat16
 from meristem.grow._phases import Phases, measure_phases
 from meristem.grow._pretrain import Pretrained, pretrain
-from meristem.grow._report import render_report
+from meristem.grow._report import render_figure, render_report
 from meristem.grow._stages import Stages
 from meristem.grow._tokens import Tokens, build_tokens, load_tokenizer, load_tokens
 from meristem_core import Journal, open_run, write_atomic, write_json
+from meristem_core.command import Progress, UsageError
 
 SCHEMA = "meristem-grow/1"
 CHARACTERS_PER_TOKEN = 8  # more than any language needs: bounds what is read of a huge corpus
@@ -141,6 +140,7 @@ def _run(config: GrowConfig, stored: dict[str, object], scale: Scale, stages: St
         write_json(config.out / "result.json", grown)
         with Journal(stages.folder("pretrain") / "metrics.jsonl") as journal:
             write_atomic(config.out / "report.html", render_report(grown, list(journal)))
+        write_atomic(config.out / "growing.svg", render_figure(grown))
     return grown
 
 

@@ -23,12 +23,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from meristem._errors import UsageError
-from meristem._progress import Progress
 from meristem.grow._batches import Batches
 from meristem.grow._config import Scale
 from meristem.grow._model import build_model
 from meristem_core import Journal, latest_checkpoint, save_checkpoint
+from meristem_core.command import Progress, UsageError
 from meristem_core.torch import load_state, save_state
 
 LOGGED_POINTS = 400  # of the loss curve

@@ -21,6 +21,7 @@ from meristem_core.report import (
     Tile,
     Tiles,
     render,
+    render_svg,
 )
 
 HOLDS = {"reproduced": True, "refuted": False, "partly": None, "not testable here": None}
@@ -54,6 +55,17 @@ def render_report(grown: Any, training: Sequence[dict[str, float]]) -> str:
             f"{len(grown.phases.steps)} snapshots, seed {grown.config['seed']}",
             sections=sections,
         )
+    )
+
+
+def render_figure(grown: Any) -> str:
+    """Return loss and distance to n-grams on the first domain as one SVG file."""
+    name, domain = next(iter(grown.phases.domains.items()))
+    return render_svg(
+        [
+            _loss_chart(name, grown.phases.steps, domain),
+            _distance_chart(name, grown.phases.steps, domain),
+        ]
     )
 
 
@@ -102,17 +114,7 @@ def _loss(grown: Any, training: Sequence[dict[str, float]]) -> list[Text | LineC
     )
     charts = [LineChart(title="Training", x_label="step", y_label="nats a token", series=[curve])]
     charts += [
-        LineChart(
-            title=f"Held-out text: {name}",
-            x_label="step",
-            y_label="nats a token",
-            series=[Series(name="loss", x=grown.phases.steps, y=domain.loss)],
-            lines=[
-                HorizontalLine(name="unigrams", y=domain.unigram_loss),
-                HorizontalLine(name="bigrams", y=domain.bigram_loss),
-            ],
-            note=f"{domain.tokens:,} tokens that no training document contains",
-        )
+        _loss_chart(name, grown.phases.steps, domain)
         for name, domain in grown.phases.domains.items()
     ]
     text = (
@@ -126,12 +128,7 @@ def _loss(grown: Any, training: Sequence[dict[str, float]]) -> list[Text | LineC
 
 def _phases(grown: Any) -> list[Text | LineChart]:
     charts = [
-        LineChart(
-            title=f"Distance to n-grams: {name}",
-            x_label="step",
-            y_label="KL divergence, nats a token",
-            series=_divergences(grown.phases.steps, domain),
-        )
+        _distance_chart(name, grown.phases.steps, domain)
         for name, domain in grown.phases.domains.items()
     ]
     induction = LineChart(
@@ -149,12 +146,31 @@ def _phases(grown: Any) -> list[Text | LineChart]:
     return [Text(text), *charts, induction]
 
 
-def _divergences(steps: Sequence[int], domain: Learning) -> list[Series]:
-    return [
-        Series(name="KL(q ‖ p1)", x=steps, y=domain.kl_from_unigram),
-        Series(name="KL(p2 ‖ q)", x=steps, y=domain.kl_of_bigram),
-        Series(name="KL(q ‖ 0.9 p2 + 0.1 p1)", x=steps, y=domain.kl_from_bigram),
-    ]
+def _loss_chart(name: str, steps: Sequence[int], domain: Learning) -> LineChart:
+    return LineChart(
+        title=f"Held-out text: {name}",
+        x_label="step",
+        y_label="nats a token",
+        series=[Series(name="loss", x=steps, y=domain.loss)],
+        lines=[
+            HorizontalLine(name="unigrams", y=domain.unigram_loss),
+            HorizontalLine(name="bigrams", y=domain.bigram_loss),
+        ],
+        note=f"{domain.tokens:,} tokens that no training document contains",
+    )
+
+
+def _distance_chart(name: str, steps: Sequence[int], domain: Learning) -> LineChart:
+    return LineChart(
+        title=f"Distance to n-grams: {name}",
+        x_label="step",
+        y_label="KL divergence, nats a token",
+        series=[
+            Series(name="KL(q ‖ p1)", x=steps, y=domain.kl_from_unigram),
+            Series(name="KL(p2 ‖ q)", x=steps, y=domain.kl_of_bigram),
+            Series(name="KL(q ‖ 0.9 p2 + 0.1 p1)", x=steps, y=domain.kl_from_bigram),
+        ],
+    )
 
 
 def _samples(grown: Any) -> list[Text | Samples | Details]:

@@ -15,9 +15,8 @@ import msgspec
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from meristem._errors import UsageError
-from meristem._progress import Progress, progress_bar
 from meristem_core import read_json, write_json
+from meristem_core.command import Progress, UsageError, progress_bar
 
 RESULT = "stage.json"
 T = TypeVar("T")

@@ -14,8 +14,8 @@ from jaxtyping import Integer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from meristem._errors import UsageError
 from meristem.grow._corpus import SPLITS, Corpus, Domain, read_split
+from meristem_core.command import UsageError
 
 END = "<|endoftext|>"
 TRAINING_CHARACTERS = 20_000_000  # more text does not change the merges that a small BPE keeps

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import tyro
 
-from meristem._errors import UsageError
 from meristem._rows import Row, table
 from meristem.reproduce._papers import PAPERS, Paper
+from meristem_core.command import UsageError
 
 SCHEMA = "meristem-reproduce/1"
 

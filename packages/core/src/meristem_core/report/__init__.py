@@ -16,6 +16,7 @@ from meristem_core.report._blocks import (
     Tile,
     Tiles,
 )
+from meristem_core.report._figure import render_svg
 from meristem_core.report._page import render
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     "Tile",
     "Tiles",
     "render",
+    "render_svg",
 ]

@@ -33,45 +33,63 @@ def chart_html(chart: LineChart, number: int) -> str:
     )
 
 
-def _legend(chart: LineChart) -> str:
+def legend_entries(chart: LineChart) -> list[tuple[str, str, str]]:
+    """Return the name, the class and the dashes of every line of a chart."""
     entries = [
         (series.name, f"c{place % COLOURS}", DASHES[place % len(DASHES)])
         for place, series in enumerate(chart.series)
     ]
-    entries += [
+    return entries + [
         (f"{line.name} ({label(line.y)})", "level", DASHES[1 + place % 4])
         for place, line in enumerate(chart.lines)
     ]
+
+
+def sample_line(kind: str, dash: str) -> str:
+    """Return the short line that stands before a name in a legend."""
+    return f'<path class="{kind}" d="M0 4H28"{_dash(dash)}/>'
+
+
+def drawing(chart: LineChart, logarithmic: bool) -> str:
+    """Return what a chart draws on WIDTH x HEIGHT: grid, levels, series."""
+    x_axis, y_axis = _axes(chart, logarithmic)
+    return "".join(
+        [
+            _grid(chart, x_axis, y_axis),
+            *(
+                f'<path class="level" d="M{LEFT} {_y(line.y, y_axis)}H{WIDTH - RIGHT}"'
+                f"{_dash(DASHES[1 + place % 4])}/>"
+                for place, line in enumerate(chart.lines)
+            ),
+            *(_line(series, place, x_axis, y_axis) for place, series in enumerate(chart.series)),
+        ]
+    )
+
+
+def _axes(chart: LineChart, logarithmic: bool) -> tuple[Axis, Axis]:
+    xs = [x for series in chart.series for x in series.x]
+    x_axis = log_axis(xs) if logarithmic else linear_axis(xs, tight=True)
+    return x_axis, linear_axis(_heights(chart))
+
+
+def _legend(chart: LineChart) -> str:
     items = "".join(
-        f'<li><svg viewBox="0 0 28 8" aria-hidden="true"><path class="{kind}" d="M0 4H28"'
-        f"{_dash(dash)}/></svg>{clean(name)}</li>"
-        for name, kind, dash in entries
+        f'<li><svg viewBox="0 0 28 8" aria-hidden="true">{sample_line(kind, dash)}</svg>'
+        f"{clean(name)}</li>"
+        for name, kind, dash in legend_entries(chart)
     )
     return f'<ul class="legend">{items}</ul>'
 
 
 def _svg(chart: LineChart, logarithmic: bool) -> str:
-    xs = [x for series in chart.series for x in series.x]
-    x_axis = log_axis(xs) if logarithmic else linear_axis(xs, tight=True)
-    y_axis = linear_axis(_heights(chart))
     kind = "logarithmic" if logarithmic else "linear"
-    opening = (
+    x_axis, _ = _axes(chart, logarithmic)
+    return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" tabindex="0" '
         f'aria-label="{clean(chart.title)}, {kind} axis" '
-        f'data-points="{escape(_readout(chart, x_axis))}">'
+        f'data-points="{escape(_readout(chart, x_axis))}">{drawing(chart, logarithmic)}'
+        f'<path class="cursor" d="M0 {TOP}V{HEIGHT - BOTTOM}"/></svg>'
     )
-    parts = [
-        opening,
-        _grid(chart, x_axis, y_axis),
-        *(
-            f'<path class="level" d="M{LEFT} {_y(line.y, y_axis)}H{WIDTH - RIGHT}"'
-            f"{_dash(DASHES[1 + place % 4])}/>"
-            for place, line in enumerate(chart.lines)
-        ),
-        *(_line(series, place, x_axis, y_axis) for place, series in enumerate(chart.series)),
-        f'<path class="cursor" d="M0 {TOP}V{HEIGHT - BOTTOM}"/></svg>',
-    ]
-    return "".join(parts)
 
 
 def _grid(chart: LineChart, x_axis: Axis, y_axis: Axis) -> str:

@@ -6,6 +6,7 @@ A package's `tests/conftest.py` is one import::
 """
 
 from meristem_core.testing._asserts import assert_close, assert_commutes
+from meristem_core.testing._browser import open_page
 from meristem_core.testing._fixtures import data_dir, xp
 from meristem_core.testing._profiles import pytest_configure
 from meristem_core.testing._resume import KilledRun, kill_and_resume
@@ -36,6 +37,7 @@ __all__ = [
     "kill_and_resume",
     "logits",
     "masks",
+    "open_page",
     "permutations",
     "pytest_configure",
     "rngs",

@@ -44,6 +44,6 @@ def progress_bar(label: str) -> Iterator[Progress]:
         last = now
         left = (now - start) / (done - first) * (total - done)
         values = "".join(f", {name} {value:.4g}" for name, value in metrics.items())
-        print(f"{label}: {done} of {total}{values}, {left:.0f} s left", file=sys.stderr, flush=True)
+        print(f"{label}: {done} of {total}{values}, {left:.0f} s left", file=sys.stderr, flush=True)  # noqa: T201
 
     yield write
