@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from meristem_core.report._text import Number
+
 ZERO_GAP = 0.09  # share of a logarithmic axis that x = 0 and its break take
 
 
@@ -11,14 +13,14 @@ ZERO_GAP = 0.09  # share of a logarithmic axis that x = 0 and its break take
 class Axis:
     """A scale from values to positions in [0, 1], with its labelled ticks."""
 
-    low: float
-    high: float
-    ticks: Sequence[float]
-    minor: Sequence[float] = ()
+    low: Number
+    high: Number
+    ticks: Sequence[Number]
+    minor: Sequence[Number] = ()
     logarithmic: bool = False
     zero: bool = False  # a logarithmic axis with a place for 0 left of its break
 
-    def place(self, value: float) -> float:
+    def place(self, value: Number) -> float:
         """Return the position of a value, 0 at the low end and 1 at the high end."""
         if not self.logarithmic:
             return (value - self.low) / (self.high - self.low)
@@ -28,7 +30,7 @@ class Axis:
         return ZERO_GAP + (1 - ZERO_GAP) * share if self.zero else share
 
 
-def linear_axis(values: Sequence[float], *, count: int = 5, tight: bool = False) -> Axis:
+def linear_axis(values: Sequence[Number], *, count: int = 5, tight: bool = False) -> Axis:
     """Return a linear axis over the values with about `count` ticks at 1, 2 or 5 times 10**n.
 
     `tight` ends the axis at the values instead of at ticks.
@@ -48,7 +50,7 @@ def linear_axis(values: Sequence[float], *, count: int = 5, tight: bool = False)
     return Axis(low=low, high=high, ticks=inside)
 
 
-def log_axis(values: Sequence[float]) -> Axis:
+def log_axis(values: Sequence[Number]) -> Axis:
     """Return a logarithmic axis over non-negative values; decades are labelled, or 1, 2, 5."""
     positive = [value for value in values if value > 0]
     if not positive:
@@ -71,7 +73,7 @@ def log_axis(values: Sequence[float]) -> Axis:
     )
 
 
-def label(value: float) -> str:
+def label(value: Number) -> str:
     """Return a tick's text.
 
     Examples
@@ -92,5 +94,5 @@ def _step(rough: float) -> float:
     return next(f * power for f in (1, 2, 5, 10) if f * power >= rough * (1 - 1e-9))
 
 
-def _within(values: Sequence[float], low: float, high: float) -> list[float]:
+def _within(values: Sequence[Number], low: Number, high: Number) -> list[Number]:
     return [value for value in values if low * (1 - 1e-9) <= value <= high * (1 + 1e-9)]

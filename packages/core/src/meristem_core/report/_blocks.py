@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from meristem_core.report._text import Number
+
 Cell = str | float | int | None
 
 
@@ -62,10 +64,10 @@ class Series:
     """A line of a chart, with an optional band from `low` to `high`."""
 
     name: str
-    x: Sequence[float]
-    y: Sequence[float]
-    low: Sequence[float] | None = None
-    high: Sequence[float] | None = None
+    x: Sequence[Number]
+    y: Sequence[Number]
+    low: Sequence[Number] | None = None
+    high: Sequence[Number] | None = None
 
     def __post_init__(self) -> None:
         """Refuse lists of different length and values that cannot be drawn."""
@@ -90,7 +92,7 @@ class HorizontalLine:
     """A level that the series are compared with."""
 
     name: str
-    y: float
+    y: Number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,10 +6,10 @@ from html import escape
 
 from meristem_core.report._axes import Axis, label, linear_axis, log_axis
 from meristem_core.report._blocks import LineChart, Series
-from meristem_core.report._text import clean
+from meristem_core.report._text import Number, clean
 
 WIDTH, HEIGHT = 400, 260
-LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 38
+LEFT, RIGHT, TOP, BOTTOM = 60, 12, 10, 38
 COLOURS = 6  # of the style sheet: .c0 ... .c5
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2", "1 2")  # so that colours are not needed
 MARKED = 40  # points up to which each gets a dot
@@ -143,7 +143,7 @@ def _line(series: Series, place: int, x_axis: Axis, y_axis: Axis) -> str:
 
 def _readout(chart: LineChart, x_axis: Axis) -> str:
     """Return what the page's script shows under the pointer: a place, an x and values."""
-    found: dict[float, list[str]] = {}
+    found: dict[Number, list[str]] = {}
     for series in chart.series:
         for x, y in zip(series.x, series.y, strict=True):
             found.setdefault(x, []).append(f"{series.name} {y:.4g}")
@@ -151,16 +151,16 @@ def _readout(chart: LineChart, x_axis: Axis) -> str:
     return json.dumps([chart.x_label, rows])
 
 
-def _heights(chart: LineChart) -> Sequence[float]:
+def _heights(chart: LineChart) -> Sequence[Number]:
     bands = [values for each in chart.series for values in (each.y, each.low, each.high) if values]
     return [value for values in bands for value in values] + [line.y for line in chart.lines]
 
 
-def _x(value: float, axis: Axis) -> float:
+def _x(value: Number, axis: Axis) -> float:
     return round(LEFT + axis.place(value) * (WIDTH - LEFT - RIGHT), 1)
 
 
-def _y(value: float, axis: Axis) -> float:
+def _y(value: Number, axis: Axis) -> float:
     return round(HEIGHT - BOTTOM - axis.place(value) * (HEIGHT - TOP - BOTTOM), 1)
 
 

@@ -3,6 +3,7 @@
 import html
 import re
 
+Number = float | int  # type checkers of running programs tell them apart
 UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]"
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page, Request
+    from playwright.sync_api import Page
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = ("--no-sandbox", "--disable-background-networking", "--disable-component-update")
@@ -18,7 +18,7 @@ OpenPage = Callable[..., "AbstractContextManager[Page]"]
 
 
 @pytest.fixture(scope="session")
-def open_page() -> Iterator[OpenPage]:
+def open_page() -> OpenPage:
     """Return a context manager that opens an HTML file: `open_page(path, width=1280, dark=False)`.
 
     It yields Playwright's `Page`. On leaving, the page must have written no error or warning to its
@@ -32,38 +32,43 @@ def open_page() -> Iterator[OpenPage]:
         )
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 an extra
 
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=list(QUIET))
-
-        @contextmanager
-        def opened(
-            path: Path, *, width: int = 1280, height: int = 900, dark: bool = False
-        ) -> "Iterator[Page]":
-            address = path.resolve().as_uri()
-            complaints: list[str] = []
-
-            def note_request(request: "Request") -> None:
-                if request.url.partition("#")[0] != address:
-                    complaints.append(f"asked for {request.url}")
-
+    @contextmanager
+    def opened(
+        path: Path, *, width: int = 1280, height: int = 900, dark: bool = False
+    ) -> "Iterator[Page]":
+        with sync_playwright() as playwright:
+            chromium = playwright.chromium.launch(executable_path=program, args=list(QUIET))
             page = chromium.new_page(
                 viewport={"width": width, "height": height},
                 color_scheme="dark" if dark else "light",
             )
-            page.on("request", note_request)
-            page.on("pageerror", lambda error: complaints.append(f"threw {error}"))
-            page.on(
-                "console",
-                lambda message: (
-                    complaints.append(f"console: {message.text}")
-                    if message.type in ("error", "warning")
-                    else None
-                ),
-            )
-            page.goto(address)
+            complaints = _listen(page, path.resolve().as_uri())
+            page.goto(path.resolve().as_uri())
             yield page
-            page.close()
-            assert not complaints, f"{path.name}: {'; '.join(complaints)}"
+            chromium.close()
+        assert not complaints, f"{path.name}: {'; '.join(complaints)}"
 
-        yield opened
-        chromium.close()
+    return opened
+
+
+def _listen(page: "Page", address: str) -> list[str]:
+    """Return a list that fills with what the page does wrong."""
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(f"threw {error}"))
+    page.on(
+        "request",
+        lambda request: (
+            None
+            if request.url.partition("#")[0] == address
+            else complaints.append(f"asked for {request.url}")
+        ),
+    )
+    page.on(
+        "console",
+        lambda message: (
+            complaints.append(f"console: {message.text}")
+            if message.type in ("error", "warning")
+            else None
+        ),
+    )
+    return complaints
