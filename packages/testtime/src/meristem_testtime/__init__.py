@@ -1,5 +1,26 @@
 """Sampling, voting and search at test time, and their honest measurement."""
 
+from meristem_testtime._adaptive import (
+    Stop,
+    adaptive,
+    beta,
+    certain,
+    dirichlet,
+    leader_beta,
+    leader_dirichlet,
+    supermajority,
+)
+from meristem_testtime._algorithms import (
+    beam,
+    best,
+    best_first,
+    best_of_n,
+    bfs,
+    dfs,
+    dvts,
+    rebase,
+    rebase_widths,
+)
 from meristem_testtime._at_k import AtK, at_k
 from meristem_testtime._confidence import (
     WindowConfidence,
@@ -16,7 +37,10 @@ from meristem_testtime._counting import (
     pass_at_k,
     pass_hat_k,
 )
+from meristem_testtime._engine import Completion, Engine, Request
 from meristem_testtime._estimates import CoverageLaw, MeanInterval, fit_coverage, interval
+from meristem_testtime._fake import FakeEngine
+from meristem_testtime._guides import blend, confidence_guide, reward_guide
 from meristem_testtime._lengths import (
     LengthByOutcome,
     LengthProfile,
@@ -24,6 +48,9 @@ from meristem_testtime._lengths import (
     length_profile,
 )
 from meristem_testtime._majority import maj_at_k
+from meristem_testtime._mcts import mcts, puct, uct
+from meristem_testtime._particles import particles, resample
+from meristem_testtime._replay import ReplayEngine
 from meristem_testtime._revisions import (
     BudgetComparison,
     Chains,
@@ -46,29 +73,70 @@ from meristem_testtime._rules import (
     sigmoid,
     weighted,
 )
+from meristem_testtime._search import (
+    Algorithm,
+    Budget,
+    BudgetExhausted,
+    Cost,
+    Guide,
+    Node,
+    SearchResult,
+    Step,
+    Task,
+    search,
+    search_sync,
+)
 from meristem_testtime._traces import Traces, count_markers, read_traces
 from meristem_testtime._vote import SmvExplanation, Vote, explain_smv, vote
 
 __all__ = [
+    "Algorithm",
     "AtK",
     "Ballots",
+    "Budget",
     "BudgetComparison",
+    "BudgetExhausted",
     "Chains",
+    "Completion",
+    "Cost",
     "CoverageLaw",
+    "Engine",
+    "FakeEngine",
+    "Guide",
     "LengthByOutcome",
     "LengthProfile",
     "MeanInterval",
+    "Node",
+    "ReplayEngine",
+    "Request",
     "RevisionReport",
     "Rule",
+    "SearchResult",
     "SmvExplanation",
+    "Step",
+    "Stop",
+    "Task",
     "Traces",
     "Vote",
     "WindowConfidence",
+    "adaptive",
     "at_k",
+    "beam",
+    "best",
+    "best_first",
     "best_of",
+    "best_of_n",
+    "beta",
+    "bfs",
+    "blend",
     "bon_at_k",
     "borda",
+    "certain",
+    "confidence_guide",
     "count_markers",
+    "dfs",
+    "dirichlet",
+    "dvts",
     "early_stop_threshold",
     "equal_budget",
     "explain_smv",
@@ -76,23 +144,36 @@ __all__ = [
     "g_pass_at_k",
     "interval",
     "keep_top",
+    "leader_beta",
+    "leader_dirichlet",
     "length_by_outcome",
     "length_power",
     "length_profile",
     "longest_majority",
     "maj_at_k",
     "majority",
+    "mcts",
     "mg_pass_at_k",
+    "particles",
     "pass_at_k",
     "pass_hat_k",
+    "puct",
     "read_traces",
+    "rebase",
+    "rebase_widths",
+    "resample",
     "revisions",
+    "reward_guide",
+    "search",
+    "search_sync",
     "self_certainty",
     "short_m",
     "shortest_majority",
     "sigmoid",
     "stationary",
+    "supermajority",
     "token_confidence",
+    "uct",
     "vote",
     "weighted",
     "window_confidence",
