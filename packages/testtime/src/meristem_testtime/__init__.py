@@ -50,6 +50,14 @@ from meristem_testtime._lengths import (
 from meristem_testtime._majority import maj_at_k
 from meristem_testtime._mcts import mcts, puct, uct
 from meristem_testtime._particles import particles, resample
+from meristem_testtime._records import (
+    SolutionRecord,
+    StepLabel,
+    StepPair,
+    expert_iteration_records,
+    process_labels,
+    step_pairs,
+)
 from meristem_testtime._replay import ReplayEngine
 from meristem_testtime._revisions import (
     BudgetComparison,
@@ -73,6 +81,7 @@ from meristem_testtime._rules import (
     sigmoid,
     weighted,
 )
+from meristem_testtime._samples import from_results, from_revisions, from_samples
 from meristem_testtime._search import (
     Algorithm,
     Budget,
@@ -86,6 +95,7 @@ from meristem_testtime._search import (
     search,
     search_sync,
 )
+from meristem_testtime._sequential import force_budget, kept_text, revise
 from meristem_testtime._traces import Traces, count_markers, read_traces
 from meristem_testtime._vote import SmvExplanation, Vote, explain_smv, vote
 
@@ -113,7 +123,10 @@ __all__ = [
     "Rule",
     "SearchResult",
     "SmvExplanation",
+    "SolutionRecord",
     "Step",
+    "StepLabel",
+    "StepPair",
     "Stop",
     "Task",
     "Traces",
@@ -139,11 +152,17 @@ __all__ = [
     "dvts",
     "early_stop_threshold",
     "equal_budget",
+    "expert_iteration_records",
     "explain_smv",
     "fit_coverage",
+    "force_budget",
+    "from_results",
+    "from_revisions",
+    "from_samples",
     "g_pass_at_k",
     "interval",
     "keep_top",
+    "kept_text",
     "leader_beta",
     "leader_dirichlet",
     "length_by_outcome",
@@ -157,11 +176,13 @@ __all__ = [
     "particles",
     "pass_at_k",
     "pass_hat_k",
+    "process_labels",
     "puct",
     "read_traces",
     "rebase",
     "rebase_widths",
     "resample",
+    "revise",
     "revisions",
     "reward_guide",
     "search",
@@ -171,6 +192,7 @@ __all__ = [
     "shortest_majority",
     "sigmoid",
     "stationary",
+    "step_pairs",
     "supermajority",
     "token_confidence",
     "uct",
