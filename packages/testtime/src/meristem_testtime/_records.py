@@ -1,0 +1,170 @@
+"""What a search teaches: solutions to imitate, pairs to prefer, labels of steps.
+
+- records are plain frozen dataclasses; `dataclasses.asdict` makes them JSON
+- a step's value is the guide's, or the share of rollouts from it that end right
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from meristem_core import wilson_interval
+from meristem_testtime._search import Algorithm, Node, SearchResult, Task
+
+Correct = Callable[[str, str], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SolutionRecord:
+    """A right solution of `question`; `tokens` is its length."""
+
+    question: str
+    text: str
+    completion_ids: tuple[int, ...]
+    tokens: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepPair:
+    """Two continuations of one prefix, the first valued higher by at least the margin."""
+
+    question: str
+    prefix_ids: tuple[int, ...]
+    chosen_ids: tuple[int, ...]
+    rejected_ids: tuple[int, ...]
+    chosen_value: float
+    rejected_value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepLabel:
+    """The share of rollouts from a prefix that end right, with Wilson's interval."""
+
+    question: str
+    prefix_ids: tuple[int, ...]
+    rollouts: int
+    soft: float
+    hard: bool
+    low: float
+    high: float
+
+
+def expert_iteration_records(
+    results: Sequence[SearchResult],
+    correct: Correct,
+    *,
+    per_question: int = 10,
+    shortest_first: bool = False,
+) -> list[SolutionRecord]:
+    """Return right solutions to imitate, at most `per_question` each, no text twice.
+
+    Parameters
+    ----------
+    correct
+        Takes the question's name and a solution's text.
+    shortest_first
+        Whether short solutions are taken before those found first. Cut solutions never are.
+
+    References
+    ----------
+    arXiv 2203.14465 (STaR); arXiv 2401.08967.
+    """
+    if per_question < 1:
+        raise ValueError(f"per_question ({per_question}) must be at least 1")
+    records: list[SolutionRecord] = []
+    for result in results:
+        unique = {" ".join(node.text.split()): node for node in reversed(result.solutions)}
+        nodes = [node for node in result.solutions if node in set(unique.values())]
+        right = [n for n in nodes if not n.truncated and correct(result.question, n.text)]
+        if shortest_first:
+            right.sort(key=lambda node: len(node.path_ids()))
+        records += [_solution(node) for node in right[:per_question]]
+    return records
+
+
+def step_pairs(results: Sequence[SearchResult], *, margin: float) -> list[StepPair]:
+    """Return, for each prefix with several children, every pair whose values differ by `margin`.
+
+    Nodes with the same tokens before them share a prefix; equal continuations are one.
+
+    Parameters
+    ----------
+    margin
+        Least difference of values, above 0.
+    """
+    if not margin > 0:
+        raise ValueError(f"margin ({margin}) must be above 0, or equal steps would be ranked")
+    pairs: list[StepPair] = []
+    for result in results:
+        families: dict[tuple[int, ...], dict[tuple[int, ...], Node]] = {}
+        for node in result.nodes:
+            if node.parent is not None and node.logprobs:
+                families.setdefault(node.parent.path_ids(), {}).setdefault(node.ids, node)
+        for prefix, children in families.items():
+            ranked = sorted(children.values(), key=lambda node: -node.value)
+            pairs += [
+                StepPair(
+                    question=result.question,
+                    prefix_ids=prefix,
+                    chosen_ids=high.ids,
+                    rejected_ids=low.ids,
+                    chosen_value=high.value,
+                    rejected_value=low.value,
+                )
+                for i, high in enumerate(ranked)
+                for low in ranked[i + 1 :]
+                if high.value - low.value >= margin
+            ]
+    return pairs
+
+
+def process_labels(
+    steps: Algorithm, correct: Correct, rollouts: int, into: list[StepLabel]
+) -> Algorithm:
+    """Return an algorithm that runs `steps`, then labels every open node by rollouts.
+
+    Parameters
+    ----------
+    steps
+        Makes the nodes, such as `beam(4)`.
+    correct
+        Takes the question's name and a whole solution's text.
+    rollouts
+        Whole samples from each node (Math-Shepherd uses 8); all nodes share one request.
+    into
+        Labels are appended here.
+
+    References
+    ----------
+    arXiv 2312.08935 (Math-Shepherd), section 3.2.
+    """
+    if rollouts < 1:
+        raise ValueError(f"rollouts ({rollouts}) must be at least 1")
+
+    async def algorithm(task: Task) -> None:
+        await steps(task)
+        nodes = [node for node in task.result(exhausted=False).nodes if not node.finished]
+        for node, ends in zip(nodes, await task.expand(nodes, rollouts, whole=True), strict=True):
+            right = sum(correct(node.question, end.text) for end in ends)
+            share = wilson_interval(right, rollouts)
+            into.append(
+                StepLabel(
+                    question=node.question,
+                    prefix_ids=node.path_ids(),
+                    rollouts=rollouts,
+                    soft=share.estimate,
+                    hard=right > 0,
+                    low=share.low,
+                    high=share.high,
+                )
+            )
+
+    return algorithm
+
+
+def _solution(node: Node) -> SolutionRecord:
+    ids = node.path_ids()
+    return SolutionRecord(
+        question=node.question, text=node.text, completion_ids=ids, tokens=len(ids),
+        value=node.value,
+    )  # fmt: skip

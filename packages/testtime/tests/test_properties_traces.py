@@ -1,0 +1,101 @@
+"""Laws of confidence and of revision chains."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meristem_core.testing import finite_vectors
+from meristem_testtime import (
+    Chains,
+    equal_budget,
+    maj_at_k,
+    revisions,
+    self_certainty,
+    stationary,
+    window_confidence,
+    window_means,
+)
+
+
+@given(x=finite_vectors(min_size=1, bound=50.0), width=st.integers(1, 9))
+def test_windows_equal_the_naive_sums(x, width):
+    w = min(width, x.size)
+    naive = [x[i : i + w].mean() for i in range(x.size - w + 1)]
+    assert window_means(x, width) == pytest.approx(naive, abs=1e-10)
+
+
+@given(x=finite_vectors(min_size=1, bound=50.0), width=st.integers(1, 9))
+def test_the_lowest_window_is_below_the_bottom_and_that_below_the_mean(x, width):
+    found = window_confidence(x, width)
+    assert found.lowest <= found.bottom + 1e-12
+    assert found.bottom <= window_means(x, width).mean() + 1e-9
+    if width >= x.size:
+        assert found.lowest == pytest.approx(x.mean(), abs=1e-9)
+        assert found.tail == pytest.approx(found.mean, abs=1e-9)
+
+
+@given(x=st.lists(st.floats(-6, 6), min_size=2, max_size=6), t=st.integers(1, 3))
+def test_self_certainty_is_a_divergence_from_uniform(x, t):
+    row = np.array(x)
+    logprobs = np.tile(row - np.log(np.exp(row).sum()), (t, 1))
+    found = self_certainty(logprobs)
+    assert found >= -1e-12
+    assert (found < 1e-9) == bool(np.ptp(row) < 1e-4) or found < 1e-7
+    uniform = np.full((t, row.size), -np.log(row.size))
+    assert self_certainty(uniform) == pytest.approx(0.0, abs=1e-12)
+
+
+@given(a=st.floats(0.01, 1), b=st.floats(0.01, 1), start=st.floats(0, 1))
+def test_a_chain_of_two_states_tends_to_its_stationary_share(a, b, start):
+    share = start
+    for _ in range(3000):
+        share = share * (1 - b) + (1 - share) * a
+    assert share == pytest.approx(stationary(a, b), abs=1e-6) or a + b > 1.99
+
+
+@st.composite
+def chains(draw):
+    count, rounds = draw(st.integers(1, 4)), draw(st.integers(1, 5))
+    shape = (count, rounds)
+    answer = np.array(
+        [[draw(st.integers(-1, 2)) for _ in range(rounds)] for _ in range(count)], np.int64
+    )
+    lived = np.array([draw(st.integers(1, rounds)) for _ in range(count)])
+    return Chains(
+        question=np.arange(count),
+        answer=answer,
+        correct=answer == 0,
+        tokens=np.full(shape, 10),
+        alive=np.arange(rounds)[None] < lived[:, None],
+    )
+
+
+@given(c=chains())
+def test_rates_account_for_every_change_of_accuracy(c):
+    found = revisions(c)
+    held = found.accuracy * len(c.question)
+    for r in range(1, c.answer.shape[1]):
+        ran = c.alive[:, r]
+        wrong = int((ran & ~c.correct[:, r - 1]).sum())
+        right = int((ran & c.correct[:, r - 1]).sum())
+        gain = (found.mended[r - 1] or 0) * wrong - (found.broken[r - 1] or 0) * right
+        assert held[r] - held[r - 1] == pytest.approx(gain, abs=1e-9)
+    assert (found.coverage >= found.accuracy - 1e-12).all()
+    assert (np.diff(found.coverage) >= -1e-12).all()
+    assert found.alive.tolist() == c.alive.sum(0).tolist()
+
+
+@given(c=chains(), data=st.data())
+def test_at_a_budget_for_everything_both_sides_use_everything(make, c, data):
+    count = len(c.question)
+    if count < 2:
+        return
+    rows = st.lists(st.tuples(st.integers(-1, 2), st.just(7), st.just(0.0)), min_size=3, max_size=3)
+    parallel = make([data.draw(rows) for _ in range(count)])
+    found = equal_budget(c, parallel, [1, 10_000], draws=8)
+    assert (found.sequential[:, 0] == 0).all()
+    assert (found.parallel[:, 0] == 0).all()
+    last = c.alive.sum(1) - 1
+    assert (found.sequential[:, 1] == c.correct[np.arange(count), last]).all()
+    assert found.parallel[:, 1] == pytest.approx(maj_at_k(parallel, [3])[:, 0])
