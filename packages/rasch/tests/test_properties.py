@@ -6,7 +6,7 @@ from dataclasses import replace
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from meristem_core.testing import rngs
@@ -26,6 +26,8 @@ from meristem_rasch import (
 from meristem_rasch._cml import Problem
 from meristem_rasch._patterns import patterns
 
+# each example of these laws is several fits
+few = settings(max_examples=max(8, settings().max_examples // 12))
 max_scores = st.lists(st.integers(1, 3), min_size=2, max_size=6)
 thresholds = st.lists(st.lists(st.floats(-12, 12), min_size=1, max_size=3), min_size=2, max_size=12)
 
@@ -107,6 +109,7 @@ def enumerated(data, tau):
     return value
 
 
+@few
 @given(rng=rngs(), m=st.lists(st.integers(1, 2), min_size=2, max_size=4), gaps=st.booleans())
 def test_likelihood_gradient_and_hessian_equal_enumeration(rng, m, gaps):
     data = simulate(rng, 8, m, missing=0.3 * gaps)
@@ -123,6 +126,7 @@ def test_likelihood_gradient_and_hessian_equal_enumeration(rng, m, gaps):
     np.testing.assert_allclose(hessian.sum(axis=1), 0, atol=1e-9)
 
 
+@few
 @given(rng=rngs(), m=max_scores)
 def test_weight_two_is_every_row_twice(rng, m):
     data = simulate(rng, 60, m)
@@ -134,6 +138,7 @@ def test_weight_two_is_every_row_twice(rng, m):
         np.testing.assert_allclose(other.vcov, once.vcov / 2, rtol=1e-6, atol=1e-12)
 
 
+@few
 @given(rng=rngs(), m=max_scores)
 def test_weight_zero_is_no_row(rng, m):
     data = simulate(rng, 60, m)
@@ -143,6 +148,7 @@ def test_weight_zero_is_no_row(rng, m):
     np.testing.assert_allclose(without.threshold, fewer.threshold, atol=1e-8)
 
 
+@few
 @given(rng=rngs(), m=max_scores)
 def test_the_order_of_rows_and_items_does_not_matter(rng, m):
     data = simulate(rng, 60, m, missing=0.1)
@@ -153,6 +159,7 @@ def test_the_order_of_rows_and_items_does_not_matter(rng, m):
     assert mixed.items == tuple(plain.items[i] for i in columns)
 
 
+@few
 @given(rng=rngs(), m=max_scores)
 def test_reversed_scores_turn_the_thresholds(rng, m):
     data = simulate(rng, 60, m)
@@ -164,6 +171,7 @@ def test_reversed_scores_turn_the_thresholds(rng, m):
     assert turned.loglik == pytest.approx(plain.loglik, abs=1e-8)
 
 
+@few
 @given(rng=rngs(), n_items=st.integers(2, 6))
 def test_dichotomous_models_agree(rng, n_items):
     data = simulate(rng, 80, [1] * n_items)
@@ -173,6 +181,7 @@ def test_dichotomous_models_agree(rng, n_items):
         np.testing.assert_allclose(other.fit(data).threshold, rasch.threshold, atol=1e-8)
 
 
+@few
 @given(rng=rngs())
 def test_a_rating_scale_never_beats_partial_credit(rng):
     data = simulate(rng, 80, [2, 2, 2])
@@ -180,6 +189,7 @@ def test_a_rating_scale_never_beats_partial_credit(rng):
     assert CML(model="rsm").fit(data).loglik <= full.loglik + 1e-9
 
 
+@few
 @given(rng=rngs(), m=max_scores)
 def test_residuals_vanish_at_the_estimate(rng, m):
     data = simulate(rng, 60, m, missing=0.1)
@@ -191,6 +201,7 @@ def test_residuals_vanish_at_the_estimate(rng, m):
     np.testing.assert_allclose(residual.sum(axis=1), 0, atol=1e-9)
 
 
+@few
 @given(rng=rngs(), m=max_scores)
 def test_anchored_items_stay_and_free_items_move_with_them(rng, m):
     data = simulate(rng, 80, m)
@@ -200,6 +211,7 @@ def test_anchored_items_stay_and_free_items_move_with_them(rng, m):
     np.testing.assert_allclose(held.threshold, plain.threshold + 1.5, atol=1e-7)
 
 
+@few
 @given(rng=rngs(), m=max_scores, method=st.sampled_from(["wle", "map", "eap"]))
 def test_measures_rise_with_the_score_and_are_finite(rng, m, method):
     table = score_table(fitted(simulate(rng, 60, m)), method=method)
@@ -208,6 +220,7 @@ def test_measures_rise_with_the_score_and_are_finite(rng, m, method):
     assert (table.se > 0).all()
 
 
+@few
 @given(rng=rngs(), m=max_scores)
 def test_maximum_likelihood_measures_reproduce_the_score(rng, m):
     cal = fitted(simulate(rng, 60, m))
@@ -221,6 +234,7 @@ def test_maximum_likelihood_measures_reproduce_the_score(rng, m):
     np.testing.assert_allclose(expected, np.arange(1, sum(m)), atol=1e-7)
 
 
+@few
 @given(rng=rngs())
 def test_equal_groups_have_no_andersen_statistic(rng):
     data = simulate(rng, 60, [1, 1, 1, 1])
@@ -231,6 +245,7 @@ def test_equal_groups_have_no_andersen_statistic(rng):
     assert test.statistic == pytest.approx(0, abs=1e-8)
 
 
+@few
 @given(rng=rngs())
 def test_martin_loef_is_not_negative(rng):
     data = simulate(rng, 100, [1, 1, 1, 1])
@@ -242,6 +257,7 @@ def test_martin_loef_is_not_negative(rng):
     assert test.df == 9 - 1 - 4 + 1 + 1 - 3
 
 
+@few
 @given(rng=rngs())
 def test_q3_is_a_symmetric_correlation(rng):
     data = simulate(rng, 60, [1, 2, 1, 2], missing=0.1)
@@ -251,6 +267,7 @@ def test_q3_is_a_symmetric_correlation(rng):
     assert (np.abs(table) <= 1 + 1e-12).all()
 
 
+@few
 @given(rng=rngs(), n_items=st.integers(2, 5))
 def test_existence_is_what_the_fit_finds(rng, n_items):
     """Planted sets: nobody solves an item of the hard set without the whole easy set."""
@@ -265,6 +282,7 @@ def test_existence_is_what_the_fit_finds(rng, n_items):
         CML().fit(Responses.from_wide(table, max_score=[1] * (2 * n_items)))
 
 
+@few
 @given(rng=rngs())
 def test_measures_of_a_subset_use_only_its_items(rng):
     data = simulate(rng, 60, [1, 2, 3])

@@ -12,12 +12,11 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
 from meristem_rasch._calibration import Calibration
-from meristem_rasch._design import anchored, null_direction, partial_credit, rating_scale
+from meristem_rasch._design import Anchor, anchored, null_direction, partial_credit, rating_scale
 from meristem_rasch._errors import ConvergenceError, DataError, ExistenceError
 from meristem_rasch._existence import check_existence
 from meristem_rasch._kernel import (
@@ -58,7 +57,7 @@ class CML:
     model: Literal["rasch", "pcm", "rsm"] = "rasch"
     design: Float[np.ndarray, "H P"] | None = None
     offset: Float[np.ndarray, " H"] | None = None
-    anchors: Mapping[str, ArrayLike] = field(default_factory=dict[str, ArrayLike])
+    anchors: Mapping[str, Anchor] = field(default_factory=dict[str, Anchor])
     reference: Sequence[str] | None = None
     tol: float = 1e-10
     max_steps: int = 100

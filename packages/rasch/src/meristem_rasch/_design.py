@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
-from numpy.typing import ArrayLike
 from scipy.linalg import qr
 
 from meristem_rasch._errors import DataError, IdentificationError
+
+Anchor = float | Sequence[float] | Float[np.ndarray, " m"]
 
 
 def partial_credit(max_score: Int[np.ndarray, " I"]) -> Float[np.ndarray, "H P"]:
@@ -57,7 +58,7 @@ def design_repeated(
 
 def anchored(
     design: Float[np.ndarray, "H P"],
-    anchors: Mapping[str, ArrayLike],
+    anchors: Mapping[str, Anchor],
     items: tuple[str, ...],
     max_score: Int[np.ndarray, " I"],
 ) -> tuple[Float[np.ndarray, "H Q"], Float[np.ndarray, " H"]]:
@@ -101,5 +102,5 @@ def null_direction(design: Float[np.ndarray, "H P"]) -> Float[np.ndarray, " P"]:
             f"columns {sorted(dependent)} of the design depend linearly on the others; drop them"
         )
     ones = np.ones(len(design))
-    v = np.linalg.lstsq(design, ones, rcond=None)[0]
+    v: Float[np.ndarray, " P"] = np.linalg.lstsq(design, ones, rcond=None)[0]
     return v if np.abs(design @ v - ones).max() < 1e-8 else np.zeros(design.shape[1])

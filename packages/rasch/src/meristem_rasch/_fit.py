@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from meristem_rasch._calibration import Calibration
 from meristem_rasch._curves import curves
@@ -148,7 +148,7 @@ def _table(
         outfit=outfit,
         infit_t=in_t,
         outfit_t=out_t,
-        infit_p=np.asarray(2 * norm.sf(np.abs(in_t))),
-        outfit_p=np.asarray(2 * norm.sf(np.abs(out_t))),
+        infit_p=2 * ndtr(-np.abs(in_t)),
+        outfit_p=2 * ndtr(-np.abs(out_t)),
         count=n,
     )

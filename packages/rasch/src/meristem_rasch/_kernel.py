@@ -83,7 +83,7 @@ def _tilted(logw: Float[np.ndarray, "I K"], scores: Int[np.ndarray, " S"]) -> Bl
     z = logw + h * tilt
     log_sum = logsumexp(z, axis=1)
     w = np.exp(z - log_sum[:, None])
-    forward = [np.ones(1)]
+    forward: list[np.ndarray] = [np.ones(1)]
     for weights, top in zip(w, m, strict=True):
         forward.append(np.convolve(forward[-1], weights[: top + 1]))
     return Block(scores=scores, tilt=tilt, log_total=float(log_sum.sum()), w=w, forward=forward)

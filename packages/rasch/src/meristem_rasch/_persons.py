@@ -153,6 +153,13 @@ def _roots_of(
     low = np.full(len(rows), float(cal.threshold.min()) - BOUND)
     high = np.full(len(rows), float(cal.threshold.max()) + BOUND)
     theta = np.full(len(rows), float(cal.threshold.mean()))
+    if method == "mle":
+        theta = _infinite(cal, rows, theta)
+        finite = np.isfinite(theta)
+        if not finite.all():
+            se = np.full(len(rows), np.nan)
+            theta[finite], se[finite] = _roots_of(cal, rows[finite], method, mean, sd)
+            return theta, se
     for _ in range(200):
         value, info = _equation(cal, rows, theta, method, mean, sd)
         low, high = np.where(value > 0, theta, low), np.where(value > 0, high, theta)
@@ -164,9 +171,7 @@ def _roots_of(
         if moved < 1e-11:
             break
     _, info = _equation(cal, rows, theta, method, mean, sd)
-    if method == "mle":
-        theta = _infinite(cal, rows, theta)
-    return theta, np.where(np.isfinite(theta), info, np.nan) ** -0.5
+    return theta, np.where(info > 0, info, np.nan) ** -0.5
 
 
 def _infinite(

@@ -133,8 +133,12 @@ class Responses:
 
     def select(self, persons: Any = None, items: Any = None) -> "Responses":
         """Return the responses of some persons and items (indices or boolean masks)."""
-        rows = np.arange(len(self.persons))[slice(None) if persons is None else persons]
-        columns = np.arange(len(self.items))[slice(None) if items is None else items]
+        rows: Int[np.ndarray, " n"] = np.arange(len(self.persons))[
+            slice(None) if persons is None else persons
+        ]
+        columns: Int[np.ndarray, " i"] = np.arange(len(self.items))[
+            slice(None) if items is None else items
+        ]
         return Responses(
             scores=self.scores[np.ix_(rows, columns)],
             persons=tuple(self.persons[row] for row in rows),
