@@ -102,5 +102,6 @@ def null_direction(design: Float[np.ndarray, "H P"]) -> Float[np.ndarray, " P"]:
             f"columns {sorted(dependent)} of the design depend linearly on the others; drop them"
         )
     ones = np.ones(len(design))
-    v: Float[np.ndarray, " P"] = np.linalg.lstsq(design, ones, rcond=None)[0]
-    return v if np.abs(design @ v - ones).max() < 1e-8 else np.zeros(design.shape[1])
+    v = np.asarray(np.linalg.lstsq(design, ones, rcond=None)[0], dtype=float)
+    inside = bool(np.abs(design @ v - ones).max() < 1e-8)
+    return v if inside else np.zeros_like(v)

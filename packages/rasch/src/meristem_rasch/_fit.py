@@ -140,15 +140,19 @@ def _table(
         infit = (w * m.residual**2).sum(axis=axis) / total
         q_out = np.sqrt((w * m.fourth / v**2).sum(axis=axis) / n**2 - 1 / n)
         q_in = np.sqrt((w * (m.fourth - m.variance**2)).sum(axis=axis)) / total
-        out_t = (np.cbrt(outfit) - 1) * 3 / q_out + q_out / 3
-        in_t = (np.cbrt(infit) - 1) * 3 / q_in + q_in / 3
+        out_t: Float[np.ndarray, " n"] = (np.cbrt(outfit) - 1) * 3 / q_out + q_out / 3
+        in_t: Float[np.ndarray, " n"] = (np.cbrt(infit) - 1) * 3 / q_in + q_in / 3
     return FitTable(
         labels=labels,
         infit=infit,
         outfit=outfit,
         infit_t=in_t,
         outfit_t=out_t,
-        infit_p=2 * ndtr(-np.abs(in_t)),
-        outfit_p=2 * ndtr(-np.abs(out_t)),
+        infit_p=_two_sided(in_t),
+        outfit_p=_two_sided(out_t),
         count=n,
     )
+
+
+def _two_sided(t: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    return np.asarray(2 * ndtr(-np.abs(t)), dtype=float)

@@ -235,8 +235,13 @@ def _maximise(
         value, gradient = marginal.value_and_gradient(x, n_nodes)
         return value / n, gradient / n
 
-    options = {"ftol": 1e-15, "gtol": 1e-7, "maxiter": 2000, "maxfun": 4000}
-    found = minimize(scaled, psi, jac=True, method="L-BFGS-B", options=options)
+    found = minimize(
+        scaled,
+        psi,
+        jac=True,
+        method="L-BFGS-B",
+        options={"ftol": 1e-15, "gtol": 1e-7, "maxiter": 2000, "maxfun": 4000},
+    )
     psi, n_iter = found.x, int(found.nit)
     _check_spread(marginal, psi)
     hessian = _hessian(marginal, psi, n_nodes)
@@ -267,10 +272,9 @@ def _check_spread(marginal: Marginal, psi: Float[np.ndarray, " P"]) -> None:
 def _hessian(
     marginal: Marginal, psi: Float[np.ndarray, " P"], n_nodes: int
 ) -> Float[np.ndarray, "P P"]:
-    rows = []
-    for direction in DIFFERENCE * np.eye(len(psi)):
+    half = np.zeros((len(psi), len(psi)))
+    for k, direction in enumerate(DIFFERENCE * np.eye(len(psi))):
         up = marginal.value_and_gradient(psi + direction, n_nodes)[1]
         down = marginal.value_and_gradient(psi - direction, n_nodes)[1]
-        rows.append((up - down) / (2 * DIFFERENCE))
-    half = np.array(rows)
+        half[k] = (up - down) / (2 * DIFFERENCE)
     return (half + half.T) / 2

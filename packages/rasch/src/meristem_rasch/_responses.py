@@ -133,16 +133,16 @@ class Responses:
 
     def select(self, persons: Any = None, items: Any = None) -> "Responses":
         """Return the responses of some persons and items (indices or boolean masks)."""
-        rows: Int[np.ndarray, " n"] = np.arange(len(self.persons))[
+        rows: Int[np.ndarray, " n"] = np.arange(len(self.persons), dtype=np.int64)[
             slice(None) if persons is None else persons
         ]
-        columns: Int[np.ndarray, " i"] = np.arange(len(self.items))[
+        columns: Int[np.ndarray, " i"] = np.arange(len(self.items), dtype=np.int64)[
             slice(None) if items is None else items
         ]
         return Responses(
             scores=self.scores[np.ix_(rows, columns)],
-            persons=tuple(self.persons[row] for row in rows),
-            items=tuple(self.items[column] for column in columns),
+            persons=tuple(self.persons[int(row)] for row in rows),
+            items=tuple(self.items[int(column)] for column in columns),
             max_score=self.max_score[columns],
             weight=self.weight[rows],
         )
