@@ -1,0 +1,63 @@
+"""Whether finite conditional estimates exist.
+
+- every category of every item must occur among informative persons
+- Fischer 1981: for 0/1 items the digraph i -> j, "someone solves i and not j", must be strongly
+  connected; for thresholds (i,h) -> (j,l), "someone has x_i = h and x_j = l - 1", the same is
+  sufficient
+"""
+
+import numpy as np
+from jaxtyping import Bool, Int
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
+
+from meristem_rasch._errors import ExistenceError
+from meristem_rasch._patterns import Pattern
+from meristem_rasch._responses import Responses
+
+
+def check_existence(data: Responses, groups: list[Pattern]) -> None:
+    """Raise ExistenceError where an estimate is infinite, naming the items.
+
+    For polytomous items a digraph that is not strongly connected is left to the fit, since the
+    condition is only sufficient there.
+    """
+    rows = np.concatenate([group.rows for group in groups]) if groups else np.zeros(0, dtype=int)
+    if not len(rows):
+        raise ExistenceError(
+            "no person has a raw score strictly between 0 and the largest possible, so the data "
+            "hold no conditional information"
+        )
+    scores = data.scores[rows]
+    _check_categories(data, scores)
+    if data.max_score.max() > 1:
+        return
+    parts, label = _components(scores)
+    if parts > 1:
+        sets = [
+            ", ".join(data.items[i] for i in np.flatnonzero(label == part)) for part in range(parts)
+        ]
+        raise ExistenceError(
+            "no finite estimates: the items fall into sets that no answers compare both ways: "
+            + " | ".join(sets)
+            + "; calibrate the sets apart or add persons"
+        )
+
+
+def _check_categories(data: Responses, scores: Int[np.ndarray, "n I"]) -> None:
+    for i, top in enumerate(data.max_score):
+        seen = np.bincount(scores[scores[:, i] >= 0, i], minlength=int(top) + 1)
+        missing = np.flatnonzero(seen == 0)
+        if len(missing):
+            raise ExistenceError(
+                f"item {data.items[i]}: no informative person scores {missing.tolist()}; its "
+                "estimates are infinite: drop the item or merge categories"
+            )
+
+
+def _components(scores: Int[np.ndarray, "n I"]) -> tuple[int, Int[np.ndarray, " I"]]:
+    solved = (scores == 1).astype(np.float32)
+    failed = (scores == 0).astype(np.float32)
+    edges: Bool[np.ndarray, "I I"] = solved.T @ failed > 0
+    parts, label = connected_components(csr_array(edges), directed=True, connection="strong")
+    return int(parts), label

@@ -1,0 +1,239 @@
+"""Person measures from a calibration.
+
+- mle: the root of the score function s; infinite at extreme scores, and flagged
+- wle (Warm 1989): s + J / (2 I) = 0, J = sum P' P'' / P; finite everywhere
+- map: s - (theta - mean) / sd^2 = 0
+- eap: posterior mean on equally spaced nodes; se is the posterior standard deviation
+- the root search is vectorised bisection-safeguarded Newton; equal answers are solved once
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from meristem_rasch._calibration import Calibration
+from meristem_rasch._curves import curves
+from meristem_rasch._errors import DataError
+from meristem_rasch._responses import Responses
+
+Method = Literal["wle", "mle", "map", "eap"]
+BOUND = 60.0  # logits around the items; no root of a finite measure lies beyond
+CHUNK = 4_000_000  # cells of a probability array held at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PersonScores:
+    """Measures in logits with their standard errors, person by person."""
+
+    persons: tuple[str, ...]
+    theta: Float[np.ndarray, " N"]  # NaN only for a person without an answer; mle: +-inf
+    se: Float[np.ndarray, " N"]
+    raw: Int[np.ndarray, " N"]
+    possible: Int[np.ndarray, " N"]
+    extreme: Bool[np.ndarray, " N"]
+    method: str
+    reliability: float
+
+    @property
+    def separation(self) -> float:
+        """Spread of the measures in units of their error, sqrt(rel / (1 - rel))."""
+        return float(np.sqrt(max(self.reliability, 0.0) / (1 - self.reliability)))
+
+
+def score_persons(
+    cal: Calibration,
+    data: Responses,
+    *,
+    method: Method = "wle",
+    mean: float = 0.0,
+    sd: float = 1.0,
+    n_nodes: int = 161,
+) -> PersonScores:
+    """Return the measures of the persons of `data` on the scale of `cal`.
+
+    Parameters
+    ----------
+    method
+        "wle", "mle", "map" or "eap".
+    mean, sd
+        The normal prior of "map" and "eap", used where the calibration has no latent distribution.
+    n_nodes
+        Nodes of "eap", equally spaced within 6 sd of the mean.
+
+    Raises
+    ------
+    DataError
+        If the items or their largest scores differ from the calibration's.
+    """
+    _check_items(cal, data)
+    if np.isfinite(cal.latent_sd):
+        mean, sd = cal.latent_mean, cal.latent_sd
+    keys, where = _distinct(cal, data)
+    if method == "eap":
+        theta, se = _eap(cal, keys, mean, sd, n_nodes)
+    else:
+        theta, se = _roots(cal, keys, method, mean, sd)
+    theta, se = theta[where], se[where]
+    extreme = (data.raw == 0) | (data.raw == data.possible)
+    none = data.possible == 0
+    if method in ("wle", "mle"):
+        theta, se = np.where(none, np.nan, theta), np.where(none, np.nan, se)
+    return PersonScores(
+        persons=data.persons,
+        theta=theta,
+        se=se,
+        raw=data.raw,
+        possible=data.possible,
+        extreme=extreme,
+        method=method,
+        reliability=_reliability(theta, se, data.weight, method),
+    )
+
+
+def score_table(cal: Calibration, *, method: Method = "wle") -> PersonScores:
+    """Return the measure of every raw score 0...R on all items of a Rasch-family calibration.
+
+    Raises
+    ------
+    ValueError
+        If slopes or guessing differ between items: the raw score is then not sufficient.
+    """
+    if cal.model in ("2pl", "3pl", "gpcm", "grm"):
+        raise ValueError(f"the raw score does not determine the measure under {cal.model!r}")
+    total = int(cal.max_score.sum())
+    before = np.concatenate([[0], np.cumsum(cal.max_score)[:-1]])
+    rows = np.clip(np.arange(total + 1)[:, None] - before, 0, cal.max_score)
+    data = Responses.from_wide(
+        rows, persons=range(total + 1), items=cal.items, max_score=cal.max_score
+    )
+    return score_persons(cal, data, method=method)
+
+
+def _check_items(cal: Calibration, data: Responses) -> None:
+    if data.items != cal.items:
+        raise DataError(
+            f"the responses' items {data.items[:3]}... are not the calibration's "
+            f"{cal.items[:3]}...; select and order them alike"
+        )
+    if (data.scores > cal.max_score).any():
+        i = int(np.argmax((data.scores > cal.max_score).any(axis=0)))
+        raise DataError(
+            f"item {data.items[i]} has a score above {cal.max_score[i]}, the largest calibrated"
+        )
+
+
+def _distinct(
+    cal: Calibration, data: Responses
+) -> tuple[Int[np.ndarray, "n I"], Int[np.ndarray, " N"]]:
+    """Return one row per distinct estimation problem, and each person's row in them."""
+    if cal.model in ("2pl", "3pl", "gpcm", "grm"):
+        rows, where = np.unique(data.scores, axis=0, return_inverse=True)
+        return rows, where.ravel()
+    # under the Rasch family the answered items and the raw score are sufficient
+    keys = np.column_stack([np.packbits(data.mask, axis=1), data.raw])
+    _, first, where = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    return data.scores[first], where.ravel()
+
+
+def _roots(
+    cal: Calibration, rows: Int[np.ndarray, "n I"], method: str, mean: float, sd: float
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    size = max(1, CHUNK // (rows.shape[1] * int(cal.max_score.max() + 1)))
+    parts = [
+        _roots_of(cal, rows[k : k + size], method, mean, sd) for k in range(0, len(rows), size)
+    ]
+    return np.concatenate([t for t, _ in parts]), np.concatenate([s for _, s in parts])
+
+
+def _roots_of(
+    cal: Calibration, rows: Int[np.ndarray, "n I"], method: str, mean: float, sd: float
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    low = np.full(len(rows), float(cal.threshold.min()) - BOUND)
+    high = np.full(len(rows), float(cal.threshold.max()) + BOUND)
+    theta = np.full(len(rows), float(cal.threshold.mean()))
+    if method == "mle":
+        theta = _infinite(cal, rows, theta)
+        finite = np.isfinite(theta)
+        if not finite.all():
+            se = np.full(len(rows), np.nan)
+            theta[finite], se[finite] = _roots_of(cal, rows[finite], method, mean, sd)
+            return theta, se
+    for _ in range(200):
+        value, info = _equation(cal, rows, theta, method, mean, sd)
+        low, high = np.where(value > 0, theta, low), np.where(value > 0, high, theta)
+        step = value / np.maximum(info, 1e-12)
+        new = theta + step
+        new = np.where((new > low) & (new < high), new, (low + high) / 2)
+        moved = np.abs(new - theta).max(initial=0.0)
+        theta = new
+        if moved < 1e-11:
+            break
+    _, info = _equation(cal, rows, theta, method, mean, sd)
+    return theta, np.where(info > 0, info, np.nan) ** -0.5
+
+
+def _infinite(
+    cal: Calibration, rows: Int[np.ndarray, "n I"], theta: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
+    mask = rows >= 0
+    lowest = np.where(mask, rows, 0).sum(axis=1) == 0
+    highest = (np.where(mask, rows, cal.max_score) == cal.max_score).all(axis=1)
+    return np.where(lowest, -np.inf, np.where(highest, np.inf, theta))
+
+
+def _equation(
+    cal: Calibration,
+    rows: Int[np.ndarray, "n I"],
+    theta: Float[np.ndarray, " n"],
+    method: str,
+    mean: float,
+    sd: float,
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    p, first, second = curves(cal, theta)
+    safe = np.where(p > 0, p, 1.0)
+    mask = rows >= 0
+    at = np.where(mask, rows, 0)[:, :, None]
+    ratio = np.take_along_axis(first / safe, at, axis=2)[:, :, 0]
+    score = (ratio * mask).sum(axis=1)
+    info = ((first**2 / safe).sum(axis=2) * mask).sum(axis=1)
+    if method == "map":
+        return score - (theta - mean) / sd**2, info + sd**-2
+    if method == "wle":
+        third = ((first * second / safe).sum(axis=2) * mask).sum(axis=1)
+        score = score + third / (2 * np.maximum(info, 1e-300))
+    return score, info
+
+
+def _eap(
+    cal: Calibration, rows: Int[np.ndarray, "n I"], mean: float, sd: float, n_nodes: int
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    z = np.linspace(-6, 6, n_nodes)
+    nodes = mean + sd * z
+    p, _, _ = curves(cal, nodes)
+    log_p = np.log(np.where(p > 0, p, 1e-300))
+    log_post = np.tile(-(z**2) / 2, (len(rows), 1))
+    for h in range(log_p.shape[2]):
+        log_post += (rows == h) @ log_p[:, :, h].T
+    post = np.exp(log_post - log_post.max(axis=1, keepdims=True))
+    post /= post.sum(axis=1, keepdims=True)
+    theta = post @ nodes
+    return theta, np.sqrt(np.einsum("nq,nq->n", post, (nodes - theta[:, None]) ** 2))
+
+
+def _reliability(
+    theta: Float[np.ndarray, " N"],
+    se: Float[np.ndarray, " N"],
+    weight: Float[np.ndarray, " N"],
+    method: str,
+) -> float:
+    keep = np.isfinite(theta) & (weight > 0)
+    t, e, w = theta[keep], se[keep], weight[keep]
+    if w.sum() <= 1:
+        return float("nan")
+    variance = float(w @ (t - np.average(t, weights=w)) ** 2) / float(w.sum() - 1)
+    error = float(np.average(e**2, weights=w))
+    if method in ("eap", "map"):
+        return variance / (variance + error)
+    return 1 - error / variance if variance > 0 else float("nan")

@@ -1,0 +1,136 @@
+"""Bad input is named; nothing is dropped or passed on in silence."""
+
+import mpmath
+import numpy as np
+import pytest
+
+from meristem_rasch import (
+    CML,
+    MML,
+    DataError,
+    ExistenceError,
+    IdentificationError,
+    Responses,
+    andersen_test,
+    conditional_probabilities,
+    design_repeated,
+    log_esf,
+    martin_loef_test,
+    score_persons,
+    score_table,
+)
+
+GOOD = [[1, 0, 0], [1, 1, 0], [0, 1, 0], [1, 0, 1], [0, 0, 1], [1, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("table", "settings", "message"),
+    [
+        ([[0, 0.5]], {}, "person 1, item I2: score 0.5 is not a non-negative integer"),
+        ([[0, -1]], {}, "score -1.0 is not"),
+        ([[0, np.inf]], {}, "score inf is not"),
+        ([0, 1], {}, "give persons x items"),
+        ([[0, np.nan]], {}, "item I2 has no answer"),
+        ([[0, 3]], {"max_score": [1, 2]}, "score 3 is above max_score 2"),
+        ([[0, 1]], {"items": ["a", "a"]}, "the label 'a' names two items"),
+        ([[0, 1]], {"items": ["a"]}, "1 labels for 2 items"),
+        ([[0, 1]], {"weight": [-1.0]}, "person 1: weight -1.0"),
+        ([[0, 1]], {"weight": [1.0, 1.0]}, "2 weights for 1 persons"),
+    ],
+)
+def test_tables(table, settings, message):
+    with pytest.raises(DataError, match=message):
+        Responses.from_wide(table, **settings)
+
+
+def test_a_repeated_answer_is_named():
+    with pytest.raises(DataError, match="person a answers item x more than once"):
+        Responses.from_long(["a", "a"], ["x", "x"], [0, 1])
+
+
+def test_models_and_designs():
+    data = Responses.from_wide([[0, 2], [1, 0], [1, 1]])
+    with pytest.raises(DataError, match="item I2 has scores up to 2"):
+        CML().fit(data)
+    with pytest.raises(DataError, match="equal max_score"):
+        CML(model="rsm").fit(Responses.from_wide([[0, 2], [1, 0], [1, 1], [0, 1]]))
+    good = Responses.from_wide(GOOD)
+    with pytest.raises(IdentificationError, match="depend linearly"):
+        CML(design=np.ones((3, 2))).fit(good)
+    with pytest.raises(DataError, match="anchor 'x' is not an item"):
+        CML(anchors={"x": 0.0}).fit(good)
+    with pytest.raises(DataError, match="one per threshold, 3"):
+        CML(design=np.ones((2, 1))).fit(good)
+    with pytest.raises(ValueError, match="at least 2 occasions"):
+        design_repeated([1, 1], 1)
+
+
+def test_infinite_estimates_are_named():
+    with pytest.raises(ExistenceError, match="no conditional information"):
+        CML().fit(Responses.from_wide([[0, 0], [1, 1]]))
+    with pytest.raises(ExistenceError, match=r"item I3: no informative person scores \[1\]"):
+        CML().fit(Responses.from_wide([[1, 0, 0], [0, 1, 0], [1, 1, 1]]))
+    blocks = [[1, 0, 0, 0], [0, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 1]]
+    with pytest.raises(ExistenceError, match=r"I1, I2 \| I3, I4|I3, I4 \| I1, I2"):
+        CML().fit(Responses.from_wide(blocks))
+
+
+def test_tests_say_what_they_need():
+    gaps = Responses.from_wide([[1, 0, np.nan], [0, 1, 1], [1, 1, 0]])
+    with pytest.raises(DataError, match="complete data"):
+        martin_loef_test(CML(), gaps)
+    with pytest.raises(DataError, match="2 split labels for 6 persons"):
+        andersen_test(CML(), Responses.from_wide(GOOD), split=[0, 1])
+
+
+def test_measures_say_what_they_need():
+    data = Responses.from_wide(GOOD)
+    other = Responses.from_wide(GOOD, items=["a", "b", "c"])
+    with pytest.raises(DataError, match="are not the calibration's"):
+        score_persons(CML().fit(data), other)
+    with pytest.raises(ExistenceError, match="variance is estimated as 0"):
+        MML().fit(data)
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(300, 1)) - rng.normal(size=4)
+    free = Responses.from_wide((rng.random(logits.shape) < 1 / (1 + np.exp(-logits))).astype(float))
+    assert score_table(MML().fit(free)).theta.shape == (5,)
+    with pytest.raises(ValueError, match="does not determine the measure"):
+        score_table(MML(model="2pl").fit(free))
+    with pytest.raises(DataError, match="give at least 3"):
+        MML(n_nodes=2).fit(data)
+
+
+def test_extreme_and_absent_persons_are_flagged():
+    data = Responses.from_wide([*GOOD, [1, 1, 1], [np.nan] * 3])
+    cal = CML().fit(data)
+    assert cal.extreme_persons == ("7", "8")
+    scores = score_persons(cal, data, method="mle")
+    assert scores.theta[6] == np.inf
+    assert np.isnan(scores.theta[7])
+    assert scores.extreme[6:].all()
+
+
+def test_scores_out_of_range():
+    with pytest.raises(ValueError, match="run from 0 to 2"):
+        conditional_probabilities([[0.0], [0.0]], np.array([3]))
+    with pytest.raises(ValueError, match="must be finite"):
+        log_esf([[np.inf]])
+
+
+def test_a_thousand_wide_items_neither_overflow_nor_cancel():
+    b = 3 * np.random.default_rng(0).normal(size=1000)
+    ours = log_esf([[x] for x in b])
+    with mpmath.workdps(40):
+        gamma = [mpmath.mpf(1)]
+        for weight in [mpmath.exp(-mpmath.mpf(x)) for x in b[:150]]:
+            gamma = [
+                (gamma[r] if r < len(gamma) else 0) + (weight * gamma[r - 1] if r else 0)
+                for r in range(len(gamma) + 1)
+            ]
+        wanted = np.array([float(mpmath.log(value)) for value in gamma])
+    np.testing.assert_allclose(log_esf([[x] for x in b[:150]]), wanted, atol=1e-11)
+    assert np.isfinite(ours).all()
+    assert ours[-1] == pytest.approx(-b.sum(), abs=1e-9)
+    # ends are known in closed form, and neighbours obey Newton's inequalities
+    assert ours[1] == pytest.approx(np.logaddexp.reduce(-b), abs=1e-10)
+    assert (np.diff(ours, 2) < 0).all()
