@@ -5,6 +5,7 @@ from meristem_losses._advantages import (
     leave_one_out_advantages,
     scale_by_group_std,
 )
+from meristem_losses._divergence_heads import token_forward_kl
 from meristem_losses._divergences import (
     CHI2_KL,
     FORWARD_KL,
@@ -168,6 +169,7 @@ __all__ = [
     "soft_values",
     "sppo_loss",
     "token_advantages",
+    "token_forward_kl",
     "token_logprobs",
     "token_logprobs_from_logits",
     "tpo_loss",
