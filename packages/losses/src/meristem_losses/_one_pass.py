@@ -1,0 +1,217 @@
+"""Loss and gradients in one pass, for losses that are a sum over independent groups of rows.
+
+- a group's logits stay until its share of the loss and d loss / d statistics are known
+- then the gradients on hidden states and head are formed at once: 3 matrix products, as the plain
+  path, but in the memory of one buffer
+- a block that outgrows the buffer goes through the recomputing primitive; the result is the same
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from meristem_losses._head import Options, chunk_rows, evaluate, head_logits, logit_gradient
+from meristem_losses._primitive import (
+    DIFFERENTIABLE,
+    Accumulator,
+    check,
+    chunks,
+    concatenate,
+    refuse_non_finite,
+    refuse_second_derivative,
+    row_names,
+    scatter,
+)
+from meristem_losses._stats import TokenStats
+
+BlockLoss = Callable[[TokenStats, Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FusedLoss:
+    """The value, differentiable once towards hidden states, weight and bias."""
+
+    value: Float[Tensor, ""]
+    logprobs: Float[Tensor, "B S"]  # detached
+
+
+def fused_loss(
+    hidden: Float[Tensor, "B S D"],
+    weight: Float[Tensor, "V D"],
+    targets: Int[Tensor, "B S"],
+    *,
+    loss: BlockLoss,
+    mask: Bool[Tensor, "B S"] | None = None,
+    groups: Int[Tensor, " B"] | None = None,
+    bias: Float[Tensor, " V"] | None = None,
+    scale: float = 1.0,
+    softcap: float | None = None,
+    temperature: float = 1.0,
+    entropy: bool = False,
+    mean_logit: bool = False,
+    log_collision: bool = False,
+    top_k_entropy: int | None = None,
+    chunk_tokens: int | None = None,
+) -> FusedLoss:
+    """Return a separable loss whose gradients are formed in the forward pass.
+
+    Parameters
+    ----------
+    loss
+        Called with the statistics of a block and an index, returns the block's share of the
+        scalar: divide by a global count, not by the block's. Without `groups` a block is (1, n)
+        kept tokens and the index their places in (B S,), so `reference.flatten()[index]` fits;
+        with groups it is whole rows and the index their numbers in (B,), in ascending order.
+    groups
+        Labels of rows that belong together, for example `arange(n).repeat(2)` for pairs whose
+        rows are all chosen, then all rejected. Without: every token stands alone.
+
+    Other parameters are those of `token_logprobs`.
+
+    Notes
+    -----
+    The gradient of the weight, (V, D), is held from the forward to the backward pass.
+    """
+    options = Options(
+        scale=scale,
+        softcap=softcap,
+        temperature=temperature,
+        entropy=entropy,
+        mean_logit=mean_logit,
+        log_collision=log_collision,
+        top_k_entropy=top_k_entropy,
+    )
+    mask = check(hidden, weight, targets, mask, bias, options)
+    size = chunk_rows(weight, chunk_tokens)
+    blocks = _token_blocks(mask, size) if groups is None else _row_blocks(mask, groups, size)
+    value, logprobs = _OnePass.apply(
+        hidden.flatten(0, 1), weight, bias, targets.flatten(), blocks, loss, options, size
+    )
+    return FusedLoss(value=value, logprobs=logprobs.view(mask.shape))
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    mask: Tensor  # (b, s) of the block
+    places: Tensor  # (n,) places of its kept tokens in (B S,)
+    index: Tensor  # what the loss is given
+
+
+def _token_blocks(mask: Tensor, size: int) -> list[_Block]:
+    places = mask.flatten().nonzero()[:, 0]
+    return [_Block(torch.ones_like(p, dtype=torch.bool)[None], p, p) for p in places.split(size)]
+
+
+def _row_blocks(mask: Tensor, groups: Tensor, size: int) -> list[_Block]:
+    if groups.shape != mask.shape[:1]:
+        raise ValueError(f"groups has shape {tuple(groups.shape)}, not ({len(mask)},): one a row")
+    every = torch.arange(mask.numel(), device=mask.device).view(mask.shape)
+    length = mask.sum(1)
+    packed: list[list[Tensor]] = []
+    filled = 0
+    for label in groups.unique():
+        rows = (groups == label).nonzero()[:, 0]
+        tokens = int(length[rows].sum())
+        if not packed or (filled > 0 and filled + tokens > size):
+            packed.append([])
+            filled = 0
+        packed[-1].append(rows)
+        filled += tokens
+    indices = [torch.cat(rows).sort().values for rows in packed]
+    return [_Block(mask[i], every[i][mask[i]], i) for i in indices]
+
+
+class _OnePass(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        blocks: list[_Block],
+        loss: BlockLoss,
+        options: Options,
+        size: int,
+    ) -> tuple[Tensor, Tensor]:
+        needs = ctx.needs_input_grad[:3]
+        sums = Accumulator(weight, bias, needs)
+        dh = torch.zeros_like(hidden) if sums.hidden else None
+        total: Tensor | None = None
+        every: Tensor | None = None
+        for block in blocks:
+            rows, labels = hidden[block.places], targets[block.places]
+            stats, share, grads, chunk = _loss_of(
+                block, rows, weight, bias, labels, loss, options, size
+            )
+            total = share if total is None else total + share
+            every = share.new_zeros(len(hidden)) if every is None else every
+            every[block.places] = stats["logprobs"].to(every.dtype)
+            if not any(needs):
+                continue
+            for c in chunks(len(rows), size):
+                if chunk is None:
+                    part = evaluate(head_logits(rows[c], weight, bias, options), labels[c], options)
+                else:
+                    part = chunk
+                some = {k: g[c] for k, g in grads.items()}
+                dy = logit_gradient(part, labels[c], some, options)
+                back = sums.add(dy, rows[c], weight)
+                if dh is not None and back is not None:
+                    dh[block.places[c]] = back
+                del part, dy  # the buffer is free before the next is made
+            del chunk
+        ctx.save_for_backward(dh, sums.dw, sums.db)
+        ctx.kinds = weight.dtype, None if bias is None else bias.dtype
+        value = hidden.new_zeros(()) if total is None else total
+        logprobs = hidden.new_zeros(len(hidden)) if every is None else every
+        ctx.mark_non_differentiable(logprobs)
+        return value, logprobs
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivative()
+        dh, dw, db = ctx.saved_tensors
+        g, (kind, bias_kind) = grads[0], ctx.kinds
+        return (
+            None if dh is None else (dh * g).to(dh.dtype),
+            None if dw is None else (dw * g).to(kind),
+            None if db is None else (db * g).to(bias_kind),
+            *[None] * 5,
+        )
+
+
+def _loss_of(
+    block: _Block,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    loss: BlockLoss,
+    options: Options,
+    size: int,
+) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor], Any]:
+    """Return a block's statistics, loss, gradients on them, and its chunk where it fits."""
+    fits = len(hidden) <= size
+    parts, chunk = [], None
+    for c in chunks(len(hidden), size):
+        chunk = None  # frees the last buffer before the next is made
+        chunk = evaluate(head_logits(hidden[c], weight, bias, options), targets[c], options)
+        parts.append(chunk.rows)
+    rows = concatenate(parts, row_names(options))
+    refuse_non_finite(rows)
+    leaves = {k: v.detach().requires_grad_(k in DIFFERENTIABLE) for k, v in rows.items()}
+    with torch.enable_grad():
+        share = loss(scatter(leaves, block.mask), block.index)
+    if share.shape != ():
+        raise ValueError(f"loss returned shape {tuple(share.shape)}; return one number a block")
+    names = [k for k in DIFFERENTIABLE if k in leaves]
+    found: tuple[Tensor | None, ...] = (None,) * len(names)
+    if share.requires_grad:
+        found = torch.autograd.grad(share, [leaves[k] for k in names], allow_unused=True)
+    grads = {k: g for k, g in zip(names, found, strict=True) if g is not None}
+    return rows, share.detach(), grads, chunk if fits else None

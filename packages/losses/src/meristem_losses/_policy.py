@@ -1,0 +1,232 @@
+"""Policy losses, per token: (B, S), zeros where masked; reduce with one of the three reductions.
+
+r_t = p / p_old of a token, evaluated as exp of a difference held within +-20; A_t the advantage,
+(B, S) or (B, 1). Weights, ratios in weights and covariances are detached.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from meristem_losses._stats import TokenStats, positive, same_shape
+
+MAX_LOG_RATIO = 20.0
+
+Advantages = Float[Tensor, "B _"]
+
+
+def reinforce_loss(stats: TokenStats, advantages: Advantages) -> Float[Tensor, "B S"]:
+    """Return -A log p."""
+    return -_fit(stats, advantages) * stats.logprobs
+
+
+def ppo_clip_loss(
+    stats: TokenStats,
+    old_logprobs: Float[Tensor, "B S"],
+    advantages: Advantages,
+    *,
+    low: float = 0.2,
+    high: float = 0.2,
+    dual_clip: float | None = None,
+) -> Float[Tensor, "B S"]:
+    """Return -min(r A, clip(r, 1 - low, 1 + high) A); GRPO, Dr.GRPO and DAPO (high 0.28).
+
+    `dual_clip` c > 1 bounds the loss of A < 0 by -c A.
+    """
+    a, ratio = _fit(stats, advantages), _ratio(stats, old_logprobs).exp()
+    return _kept(stats, _clipped(ratio, a, low, high, dual_clip))
+
+
+def gspo_loss(
+    stats: TokenStats,
+    old_logprobs: Float[Tensor, "B S"],
+    advantages: Advantages,
+    *,
+    low: float = 3e-4,
+    high: float = 4e-4,
+) -> Float[Tensor, "B S"]:
+    """Return PPO-clip with one ratio a sequence, exp(mean_t log r_t) (2507.18071).
+
+    Gradients are those of GSPO-token, which equal GSPO's where the advantages of a row are equal.
+    """
+    a, log_ratio = _fit(stats, advantages), _ratio(stats, old_logprobs)
+    mean = log_ratio.sum(1, keepdim=True) / stats.mask.sum(1, keepdim=True).clamp(min=1)
+    ratio = (mean.detach() + log_ratio - log_ratio.detach()).exp()
+    return _kept(stats, _clipped(ratio, a, low, high, None))
+
+
+def cispo_loss(
+    stats: TokenStats,
+    old_logprobs: Float[Tensor, "B S"],
+    advantages: Advantages,
+    *,
+    cap: float = 5.0,
+) -> Float[Tensor, "B S"]:
+    """Return -sg(min(r, cap)) A log p (2506.13585); `cap` is absolute, not 1 + epsilon."""
+    positive("cap", cap)
+    weight = _ratio(stats, old_logprobs).detach().exp().clamp(max=cap)
+    return -weight * _fit(stats, advantages) * stats.logprobs
+
+
+def sapo_loss(
+    stats: TokenStats,
+    old_logprobs: Float[Tensor, "B S"],
+    advantages: Advantages,
+    *,
+    tau_positive: float = 1.0,
+    tau_negative: float = 1.05,
+) -> Float[Tensor, "B S"]:
+    """Return -(4 / tau) s(tau (r - 1)) A, the soft gate of SAPO; tau by the sign of A."""
+    positive("tau_positive", tau_positive)
+    positive("tau_negative", tau_negative)
+    a, ratio = _fit(stats, advantages), _ratio(stats, old_logprobs).exp()
+    tau = torch.where(a > 0, tau_positive, tau_negative)
+    return _kept(stats, -(4 / tau) * (tau * (ratio - 1)).sigmoid() * a)
+
+
+def oreal_loss(
+    stats: TokenStats,
+    ref_logprobs: Float[Tensor, "B S"],
+    advantages: Advantages,
+    *,
+    positive_weight: float = 1.0,
+    negative_weight: float = 0.5,
+    kl_weight: float = 0.01,
+) -> Float[Tensor, "B S"]:
+    """Return OREAL's terms, scaled so that `mean_over_tokens` gives the loss (2502.06781).
+
+    Tokens with A > 0: A NLL over their number; tokens with A < 0: -r A over theirs, r = p / sg(p);
+    all: k3 to the reference. The counts are this batch's: pass the whole update batch.
+    """
+    a = _fit(stats, advantages)
+    up, down = stats.mask & (a > 0), stats.mask & (a < 0)
+    every = stats.mask.sum()
+    imitate = -a * stats.logprobs * (positive_weight * every / up.sum().clamp(min=1))
+    ratio = (stats.logprobs - stats.logprobs.detach()).exp()
+    avoid = -ratio * a * (negative_weight * every / down.sum().clamp(min=1))
+    parts = torch.where(up, imitate, torch.where(down, avoid, 0.0))
+    return _kept(stats, parts + kl_weight * k3(stats, ref_logprobs))
+
+
+def covariances(stats: TokenStats, advantages: Advantages) -> Float[Tensor, "B S"]:
+    """Return (A - mean A)(log p - mean log p) over kept tokens, detached, 0 where masked."""
+    a, logp, n = _fit(stats, advantages), stats.logprobs.detach(), stats.mask.sum().clamp(min=1)
+    a_mean, p_mean = _kept(stats, a).sum() / n, _kept(stats, logp).sum() / n
+    return _kept(stats, (a - a_mean) * (logp - p_mean))
+
+
+def kl_cov_loss(
+    stats: TokenStats,
+    old_logprobs: Float[Tensor, "B S"],
+    advantages: Advantages,
+    *,
+    top_frac: float = 2e-3,
+    weight: float = 1.0,
+) -> Float[Tensor, "B S"]:
+    """Return -r A, plus weight |log r| on the `top_frac` tokens of largest covariance (2505.22617).
+
+    `top_frac` is a fraction of the kept tokens, at least one is taken: the authors' 0.2 percent is
+    2e-3; Intern-S1 states 0.2 with weight 0.01. Rank over the whole update batch.
+    """
+    if not 0 <= top_frac <= 1:
+        raise ValueError(f"top_frac is {top_frac}; it must be within [0, 1], a fraction")
+    log_ratio = _ratio(stats, old_logprobs)
+    loss = -log_ratio.exp() * _fit(stats, advantages)
+    n = int(stats.mask.sum())
+    if top_frac and n:
+        ranked = covariances(stats, advantages).masked_fill(~stats.mask, -torch.inf).flatten()
+        top = ranked.topk(max(1, int(top_frac * n))).indices
+        chosen = torch.zeros_like(ranked, dtype=torch.bool).scatter(0, top, True)
+        loss = loss + torch.where(chosen.view_as(loss), weight * log_ratio.abs(), 0.0)
+    return _kept(stats, loss)
+
+
+def clip_cov_loss(
+    stats: TokenStats,
+    old_logprobs: Float[Tensor, "B S"],
+    advantages: Advantages,
+    *,
+    generator: torch.Generator,
+    fraction: float = 2e-4,
+    low: float = 1.0,
+    high: float = 5.0,
+    clip: float = 0.2,
+) -> Float[Tensor, "B S"]:
+    """Return PPO-clip without `fraction` of the tokens, drawn where low < covariance < high."""
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"fraction is {fraction}; it must be within [0, 1]")
+    loss = ppo_clip_loss(stats, old_logprobs, advantages, low=clip, high=clip)
+    a, ratio = _fit(stats, advantages), _ratio(stats, old_logprobs).exp()
+    cov = covariances(stats, advantages)
+    clipped = ((a > 0) & (ratio > 1 + clip)) | ((a < 0) & (ratio < 1 - clip))
+    pool = (stats.mask & ~clipped & (cov > low) & (cov < high)).flatten().nonzero()[:, 0]
+    n = min(len(pool), max(1, int(fraction * int(stats.mask.sum())))) if fraction else 0
+    order = torch.randperm(len(pool), generator=generator, device=generator.device)
+    drop = torch.zeros_like(stats.mask).flatten().scatter(0, pool[order[:n].to(pool.device)], True)
+    return loss.masked_fill(drop.view_as(loss), 0.0)
+
+
+def entropy_bonus(stats: TokenStats, coefficient: float) -> Float[Tensor, "B S"]:
+    """Return -coefficient times the entropy of each token's distribution."""
+    if stats.entropy is None:
+        raise ValueError("entropy_bonus needs entropy, which is None; ask token_logprobs for it")
+    return -coefficient * stats.entropy
+
+
+def k1(stats: TokenStats, ref_logprobs: Float[Tensor, "B S"]) -> Float[Tensor, "B S"]:
+    """Return log p - log p_ref: unbiased value of KL(p || p_ref), zero-mean gradient on-policy."""
+    return _ratio(stats, ref_logprobs)
+
+
+def k2(stats: TokenStats, ref_logprobs: Float[Tensor, "B S"]) -> Float[Tensor, "B S"]:
+    """Return half the squared log-ratio: biased value, the unbiased gradient on-policy."""
+    return _ratio(stats, ref_logprobs) ** 2 / 2
+
+
+def k3(
+    stats: TokenStats, ref_logprobs: Float[Tensor, "B S"], *, unbiased: bool = False
+) -> Float[Tensor, "B S"]:
+    """Return exp(-d) + d - 1, d = log p - log p_ref: unbiased value, biased gradient.
+
+    `unbiased` keeps the value and takes the gradient of `k2`.
+    """
+    d = _ratio(stats, ref_logprobs)
+    value = (-d).expm1() + d
+    if not unbiased:
+        return value
+    straight = d**2 / 2
+    return value.detach() + straight - straight.detach()
+
+
+def _clipped(ratio: Tensor, a: Tensor, low: float, high: float, dual: float | None) -> Tensor:
+    if not 0 <= low < 1 or not high >= 0:
+        raise ValueError(f"low is {low}, high is {high}; they must be in [0, 1) and at least 0")
+    loss = torch.maximum(-ratio * a, -ratio.clamp(1 - low, 1 + high) * a)
+    if dual is None:
+        return loss
+    if not dual > 1:
+        raise ValueError(f"dual_clip is {dual}; it must be above 1")
+    return torch.where(a < 0, torch.minimum(loss, -dual * a), loss)
+
+
+def _ratio(stats: TokenStats, other: Tensor) -> Tensor:
+    same_shape(stats, "the other model's logprobs", other)
+    d = (stats.logprobs - other.detach()).masked_fill(~stats.mask, 0.0)
+    return d.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+
+
+def _fit(stats: TokenStats, advantages: Tensor) -> Tensor:
+    rows, length = stats.mask.shape
+    if advantages.shape not in ((rows, length), (rows, 1)):
+        raise ValueError(
+            f"advantages have shape {tuple(advantages.shape)}; pass ({rows}, {length}) or "
+            f"({rows}, 1)"
+        )
+    wide = advantages.detach().expand(rows, length)
+    if not bool(torch.isfinite(wide[stats.mask]).all()):
+        raise ValueError("advantages hold a non-finite value at a kept token; mask that token")
+    return wide.masked_fill(~stats.mask, 0.0)
+
+
+def _kept(stats: TokenStats, x: Tensor) -> Tensor:
+    return x.masked_fill(~stats.mask, 0.0)

@@ -1,0 +1,318 @@
+"""The primitive: per-token statistics of the next token without the logits in memory.
+
+- masked rows leave before any matrix product, so their content cannot matter
+- recompute: logits of one chunk at a time, again in the backward pass; 4 matrix products
+- frozen head: e = sum_v p_v W_v formed in the forward pass; 2 products, none in the backward pass
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from meristem_losses._head import (
+    Options,
+    chunk_rows,
+    evaluate,
+    head_logits,
+    logit_gradient,
+    slope,
+    wide,
+)
+from meristem_losses._stats import TokenStats
+
+DIFFERENTIABLE = ("logprobs", "lse", "entropy", "mean_logit")
+
+
+def token_logprobs(
+    hidden: Float[Tensor, "B S D"],
+    weight: Float[Tensor, "V D"],
+    targets: Int[Tensor, "B S"],
+    *,
+    mask: Bool[Tensor, "B S"] | None = None,
+    bias: Float[Tensor, " V"] | None = None,
+    scale: float = 1.0,
+    softcap: float | None = None,
+    temperature: float = 1.0,
+    entropy: bool = False,
+    mean_logit: bool = False,
+    log_collision: bool = False,
+    top_k_entropy: int | None = None,
+    chunk_tokens: int | None = None,
+) -> TokenStats:
+    """Return the statistics of every kept token, exactly, in the memory of one chunk of logits.
+
+    Differentiable once in `logprobs`, `lse`, `entropy` and `mean_logit`, towards hidden states,
+    weight and bias. Where weight and bias need no gradient (adapters, frozen heads) and only
+    `logprobs` and `lse` do, the backward pass holds no matrix product.
+
+    Parameters
+    ----------
+    hidden, weight
+        Last hidden states and output embedding; logits are scale (hidden weight' + bias).
+    targets
+        Token predicted at each position, 0 <= target < V where kept, anything elsewhere.
+    mask
+        True = keep; by default all.
+    softcap, temperature
+        Logits become softcap tanh(logits / softcap), then are divided by the temperature.
+    entropy, mean_logit, log_collision, top_k_entropy
+        Further statistics wanted; `top_k_entropy` is k.
+    chunk_tokens
+        Rows per chunk; by default 64 MiB of logits on a CPU, 256 MiB on CUDA.
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not fit, targets out of range, options out of range, or non-finite results
+        (a NaN or infinity in hidden, weight or bias).
+
+    Notes
+    -----
+    Outputs are float64 for float64 input, else float32; gradients of the weight are summed in the
+    same type and rounded once.
+    """
+    options = Options(
+        scale=scale,
+        softcap=softcap,
+        temperature=temperature,
+        entropy=entropy,
+        mean_logit=mean_logit,
+        log_collision=log_collision,
+        top_k_entropy=top_k_entropy,
+    )
+    mask = check(hidden, weight, targets, mask, bias, options)
+    rows, labels = hidden[mask], targets[mask]
+    size = chunk_rows(weight, chunk_tokens)
+    trains_head = weight.requires_grad or (bias is not None and bias.requires_grad)
+    if trains_head or entropy or mean_logit:
+        values = _Recompute.apply(rows, weight, bias, labels, options, size)
+    else:
+        values = _FrozenHead.apply(rows, weight, bias, labels, options, size)
+    return scatter(dict(zip(row_names(options), values, strict=True)), mask)
+
+
+def token_logprobs_from_logits(
+    logits: Float[Tensor, "B S V"],
+    targets: Int[Tensor, "B S"],
+    *,
+    mask: Bool[Tensor, "B S"] | None = None,
+    temperature: float = 1.0,
+    entropy: bool = False,
+    mean_logit: bool = False,
+    log_collision: bool = False,
+    top_k_entropy: int | None = None,
+) -> TokenStats:
+    """Return the same statistics by plain automatic differentiation, of any order."""
+    options = Options(
+        temperature=temperature,
+        entropy=entropy,
+        mean_logit=mean_logit,
+        log_collision=log_collision,
+        top_k_entropy=top_k_entropy,
+    )
+    mask = check(logits, logits[0, 0, :, None], targets, mask, None, options, width=False)
+    z = logits[mask].to(wide(logits.dtype)) / temperature
+    logp = z.log_softmax(1)
+    rows = {"logprobs": logp.gather(1, targets[mask][:, None])[:, 0], "lse": z.logsumexp(1)}
+    if entropy:
+        rows["entropy"] = -(logp.exp() * logp).sum(1)
+    if mean_logit:
+        rows["mean_logit"] = z.mean(1)
+    if log_collision:
+        rows["log_collision"] = (2 * logp.detach()).logsumexp(1)
+    if top_k_entropy is not None:
+        top = z.detach().topk(min(top_k_entropy, z.shape[1]), dim=1).values.log_softmax(1)
+        rows["top_k_entropy"] = -(top.exp() * top).sum(1)
+    refuse_non_finite(rows)
+    return scatter(rows, mask)
+
+
+def row_names(options: Options) -> list[str]:
+    """Return the names of the statistics, in the order the kernels return them."""
+    names = ["logprobs", "lse"]
+    names += ["entropy"] * options.entropy + ["mean_logit"] * options.mean_logit
+    names += ["log_collision"] * options.log_collision
+    return names + ["top_k_entropy"] * (options.top_k_entropy is not None)
+
+
+def scatter(rows: dict[str, Float[Tensor, " N"]], mask: Bool[Tensor, "B S"]) -> TokenStats:
+    """Return statistics of kept tokens in their places, zeros elsewhere."""
+
+    def place(values: Tensor) -> Tensor:
+        return values.new_zeros(mask.shape).masked_scatter(mask, values)
+
+    return TokenStats(mask=mask, **{name: place(values) for name, values in rows.items()})
+
+
+def refuse_non_finite(rows: dict[str, Tensor]) -> None:
+    """Refuse statistics that a NaN or an infinity in the inputs has spoiled."""
+    for name in ("logprobs", "lse"):
+        bad = int((~torch.isfinite(rows[name])).sum())
+        if bad:
+            raise ValueError(
+                f"{name} is not finite at {bad} kept tokens; look for NaN or infinity in hidden, "
+                "weight, bias or logits, or mask those tokens"
+            )
+
+
+def check(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    mask: Tensor | None,
+    bias: Tensor | None,
+    options: Options,
+    *,
+    width: bool = True,
+) -> Tensor:
+    """Refuse what does not fit, once for all schedules; return the mask."""
+    mask = torch.ones_like(targets, dtype=torch.bool) if mask is None else mask
+    if not hidden.shape[:2] == targets.shape == mask.shape:
+        raise ValueError(
+            f"hidden or logits {tuple(hidden.shape)}, targets {tuple(targets.shape)} and mask "
+            f"{tuple(mask.shape)} must agree in rows and positions"
+        )
+    if width and hidden.shape[2] != weight.shape[1]:
+        raise ValueError(
+            f"hidden has width {hidden.shape[2]}, weight {weight.shape[1]}; pass weight as (V, D)"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias has shape {tuple(bias.shape)}, not ({weight.shape[0]},)")
+    kept = targets[mask]
+    if kept.numel() and not 0 <= int(kept.min()) <= int(kept.max()) < len(weight):
+        raise ValueError(
+            f"kept targets run from {int(kept.min())} to {int(kept.max())}, outside 0 to "
+            f"{len(weight) - 1}; mask padding and ignored tokens"
+        )
+    for name in ("temperature", "softcap"):
+        value = getattr(options, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise ValueError(f"{name} is {value}; it must be above 0 and finite")
+    if options.top_k_entropy is not None and options.top_k_entropy < 1:
+        raise ValueError(f"top_k_entropy is {options.top_k_entropy}; it must be at least 1")
+    return mask
+
+
+def refuse_second_derivative() -> None:
+    """Say which function has second derivatives; gradients are recorded only for those."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "fused statistics have first derivatives only; use token_logprobs_from_logits"
+        )
+
+
+def chunks(n: int, size: int) -> list[slice]:
+    """Return slices that cover n rows; one empty slice for none."""
+    return [slice(start, min(start + size, n)) for start in range(0, max(n, 1), size)]
+
+
+def concatenate(parts: Sequence[dict[str, Tensor]], names: Sequence[str]) -> dict[str, Tensor]:
+    """Return the chunks' statistics as one, in the order of the names."""
+    return {name: torch.cat([part[name] for part in parts]) for name in names}
+
+
+class Accumulator:
+    """Gradients of the head, summed over chunks in the wide type, rounded once."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, needs: Sequence[bool]) -> None:
+        kind = wide(weight.dtype)
+        self.hidden, self.weight, self.bias = needs
+        self.dw = torch.zeros_like(weight, dtype=kind) if self.weight else None
+        self.db = torch.zeros_like(bias, dtype=kind) if self.bias and bias is not None else None
+
+    def add(self, dy: Tensor, hidden: Tensor, weight: Tensor) -> Tensor | None:
+        """Add one chunk's share; return its gradient on the hidden states."""
+        if self.db is not None:
+            self.db += dy.sum(0)
+        dy = dy.to(weight.dtype)
+        if self.dw is not None:
+            if self.dw.dtype == weight.dtype:
+                self.dw.addmm_(dy.T, hidden)
+            else:
+                self.dw += dy.T @ hidden
+        return dy @ weight if self.hidden else None
+
+
+class _Recompute(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        options: Options,
+        size: int,
+    ) -> tuple[Tensor, ...]:
+        parts = [
+            evaluate(head_logits(hidden[c], weight, bias, options), targets[c], options).rows
+            for c in chunks(len(hidden), size)
+        ]
+        rows = concatenate(parts, row_names(options))
+        refuse_non_finite(rows)
+        ctx.save_for_backward(hidden, weight, bias, targets)
+        ctx.options, ctx.size = options, size
+        ctx.mark_non_differentiable(*(v for k, v in rows.items() if k not in DIFFERENTIABLE))
+        return tuple(rows.values())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivative()
+        hidden, weight, bias, targets = ctx.saved_tensors
+        named = dict(zip(row_names(ctx.options), grads, strict=True))
+        sums = Accumulator(weight, bias, ctx.needs_input_grad[:3])
+        dh = torch.empty_like(hidden) if sums.hidden else None
+        for c in chunks(len(hidden), ctx.size):
+            z = head_logits(hidden[c], weight, bias, ctx.options)
+            chunk = evaluate(z, targets[c], ctx.options)
+            share = {k: g[c] for k, g in named.items() if k in DIFFERENTIABLE}
+            part = sums.add(
+                logit_gradient(chunk, targets[c], share, ctx.options), hidden[c], weight
+            )
+            if dh is not None and part is not None:
+                dh[c] = part
+            del z, chunk  # the buffer is free before the next is made
+        dw = None if sums.dw is None else sums.dw.to(weight.dtype)
+        db = None if sums.db is None else sums.db.to(bias.dtype)
+        return dh, dw, db, None, None, None
+
+
+class _FrozenHead(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        options: Options,
+        size: int,
+    ) -> tuple[Tensor, ...]:
+        parts, target_rows, mean_rows = [], [], []
+        for c in chunks(len(hidden), size):
+            chunk = evaluate(head_logits(hidden[c], weight, bias, options), targets[c], options)
+            parts.append(chunk.rows)
+            if not ctx.needs_input_grad[0]:
+                continue
+            dz = slope(chunk.logits, options)
+            at_target = dz.gather(1, targets[c][:, None]) if isinstance(dz, Tensor) else dz
+            target_rows.append((weight[targets[c]] * at_target).to(hidden.dtype))
+            p = chunk.exps.div_(chunk.total).mul_(dz)
+            mean_rows.append(p.to(weight.dtype) @ weight)
+            del chunk, p, dz
+        rows = concatenate(parts, row_names(options))
+        refuse_non_finite(rows)
+        none = [hidden[:0]]
+        ctx.save_for_backward(torch.cat(target_rows or none), torch.cat(mean_rows or none))
+        ctx.mark_non_differentiable(*(v for k, v in rows.items() if k not in DIFFERENTIABLE))
+        return tuple(rows.values())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivative()
+        target, mean = ctx.saved_tensors
+        a, l = grads[0][:, None], grads[1][:, None]
+        return (a * target + (l - a) * mean).to(mean.dtype), None, None, None, None, None

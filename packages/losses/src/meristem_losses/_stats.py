@@ -1,0 +1,82 @@
+"""Per-token statistics of a language model, and what is read off them at once.
+
+- letters: B rows, S positions, N kept tokens, V vocabulary, D width
+- targets and mask belong to predicted tokens; only `next_token_targets` shifts
+- natural logarithms; zeros where the mask is False
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenStats:
+    """Statistics of the next-token distribution at every kept position; None where not asked for.
+
+    `logprobs` log p(target); `lse` log of the sum of exponentiated logits; `entropy` nats;
+    `mean_logit` mean over the vocabulary; `log_collision` log of the sum of squared probabilities
+    and `top_k_entropy`, entropy of the k largest after renormalising, carry no gradient.
+    """
+
+    logprobs: Float[Tensor, "B S"]
+    lse: Float[Tensor, "B S"]
+    mask: Bool[Tensor, "B S"]
+    entropy: Float[Tensor, "B S"] | None = None
+    mean_logit: Float[Tensor, "B S"] | None = None
+    log_collision: Float[Tensor, "B S"] | None = None
+    top_k_entropy: Float[Tensor, "B S"] | None = None
+
+
+def next_token_targets(
+    input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]
+) -> tuple[Int[Tensor, "B S"], Bool[Tensor, "B S"]]:
+    """Return targets and mask shifted so that position t predicts token t + 1.
+
+    The last position predicts nothing: its target is 0 and its mask False.
+
+    Examples
+    --------
+    >>> ids, keep = torch.tensor([[5, 6, 7]]), torch.tensor([[False, True, True]])
+    >>> [x.tolist() for x in next_token_targets(ids, keep)]
+    [[[6, 7, 0]], [[True, True, False]]]
+    """
+    targets, kept = input_ids.roll(-1, 1), mask.roll(-1, 1)
+    targets[:, -1:], kept[:, -1:] = 0, False
+    return targets, kept
+
+
+def sequence_logprobs(stats: TokenStats, *, average: bool = False) -> Float[Tensor, " B"]:
+    """Return the sum of the log-probabilities of each row, or their mean over kept tokens.
+
+    A row without kept tokens gives 0.
+    """
+    total = stats.logprobs.sum(1)
+    return total / stats.mask.sum(1).clamp(min=1) if average else total
+
+
+def need(stats: TokenStats, name: str, loss: str) -> Tensor:
+    """Return an optional statistic, or say how to ask for it."""
+    value = getattr(stats, name)
+    if value is None:
+        raise ValueError(f"{loss} needs {name}, which is None; ask token_logprobs for {name}")
+    return value
+
+
+def same_shape(stats: TokenStats, name: str, other: Tensor) -> None:
+    """Refuse a second model's values that do not fit, or are not finite where kept."""
+    if other.shape != stats.mask.shape:
+        raise ValueError(
+            f"{name} has shape {tuple(other.shape)}, the statistics {tuple(stats.mask.shape)}; "
+            "score the same padded batch with both models"
+        )
+    if not bool(torch.isfinite(other[stats.mask]).all()):
+        raise ValueError(f"{name} holds a non-finite value at a kept token; mask that token")
+
+
+def positive(name: str, value: float) -> None:
+    """Refuse a value that is not above 0 and finite."""
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name} is {value}; it must be above 0 and finite")
