@@ -1,0 +1,227 @@
+"""The crosscoder.
+
+- one pre-activation per feature for all snapshots: z = sum_s <W_enc^s, x^s> + b_enc
+- one decoder row per feature and snapshot; its norm says how strong the feature is there
+- a code is z where the gate is open, 0 elsewhere; x^s is rebuilt as sum_i f_i^s W_dec,i^s + b_dec^s
+
+Shape letters: B tokens, F features, S snapshots, D width, G gates per feature (S or 1).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from meristem_core import derive_seed
+from meristem_crosscoders._config import CrosscoderConfig
+from meristem_crosscoders._gates import jumprelu, largest_per_batch, largest_per_token
+
+THRESHOLD_DECAY = 0.999  # of the average that becomes batchtopk's threshold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Codes:
+    """Pre-activations and codes of a batch of tokens."""
+
+    preactivation: Float[Tensor, "B F"]  # z
+    value: Float[Tensor, "B F S"]  # f: z where the gate is open
+
+    def fired(self) -> Bool[Tensor, "B F"]:
+        """Return whether a feature is open at any snapshot."""
+        return (self.value != 0).any(-1)
+
+    def l0(self) -> Float[Tensor, " S"]:
+        """Return the mean number of open features per token, at each snapshot."""
+        return (self.value != 0).sum(1).double().mean(0)
+
+
+class Crosscoder(nn.Module):
+    """A sparse dictionary shared by the snapshots of one run.
+
+    Parameters
+    ----------
+    config
+        Shape and activation.
+
+    Attributes
+    ----------
+    W_enc, W_dec
+        Shape (F, S, D). All snapshots start from one random unit row per feature, and the encoder
+        equals the decoder; `initialise` finds a better common norm.
+    b_enc, b_dec
+        Shapes (F,) and (S, D), zero at the start.
+    log_threshold
+        Shape (F,), for "jumprelu"; None otherwise.
+    scale
+        Shape (S,): 1, or after `fold_normalisation` what the raw activations were multiplied by.
+    inference_threshold, threshold_batches
+        Shape (G,), for "batchtopk": the mean smallest selected value, and of how many batches.
+
+    References
+    ----------
+    arXiv 2509.17196 (model over snapshots); Lindsey et al. 2024, "Sparse crosscoders".
+    """
+
+    log_threshold: Tensor | None
+    scale: Tensor
+    inference_threshold: Tensor
+    threshold_batches: Tensor
+
+    def __init__(self, config: CrosscoderConfig) -> None:
+        super().__init__()
+        F, S, D = config.n_features, len(config.steps), config.d_model
+        self.config = config
+        generator = torch.Generator().manual_seed(derive_seed(config.seed, "crosscoder"))
+        rows_FD = nn.functional.normalize(2 * torch.rand(F, D, generator=generator) - 1)
+        rows_FSD = rows_FD[:, None].expand(F, S, D)
+        self.W_enc = nn.Parameter(rows_FSD.clone())
+        self.W_dec = nn.Parameter(rows_FSD.clone())
+        self.b_enc = nn.Parameter(torch.zeros(F))
+        self.b_dec = nn.Parameter(torch.zeros(S, D))
+        start = torch.full((F,), config.threshold_init).log()
+        is_jumprelu = config.activation == "jumprelu"
+        self.register_parameter("log_threshold", nn.Parameter(start) if is_jumprelu else None)
+        gates = S if config.gate == "snapshot" else 1
+        self.register_buffer("scale", torch.ones(S))
+        self.register_buffer("inference_threshold", torch.zeros(gates))
+        self.register_buffer("threshold_batches", torch.zeros(gates, dtype=torch.int64))
+
+    def norms(self) -> Float[Tensor, "F S"]:
+        """Return the decoder norms in normalised space, so that they compare over snapshots."""
+        return self.W_dec.norm(dim=-1) * self.scale
+
+    def gate_norms(self) -> Float[Tensor, "F G"]:
+        """Return what scales a pre-activation before its gate."""
+        norms_FS = self.norms()
+        if self.config.gate == "snapshot":
+            return norms_FS
+        match self.config.code_norm:
+            case "sum":
+                return norms_FS.sum(1, keepdim=True)
+            case "l2":
+                return norms_FS.norm(dim=1, keepdim=True)
+            case "none":
+                return torch.ones_like(norms_FS[:, :1])
+
+    def thresholds(self) -> Float[Tensor, "F S"]:
+        """Return thresholds on z times the norm of the stored decoder row, for a "snapshot" gate.
+
+        After folding this is t / scale: what another implementation needs to open the same gates.
+
+        Raises
+        ------
+        ValueError
+            If the gate is shared or the activation selects by rank within its batch.
+        """
+        if self.config.gate == "shared" or self.config.activation == "topk":
+            raise ValueError(
+                f"gate {self.config.gate!r} of {self.config.activation!r} has no threshold per "
+                "snapshot; compare preactivations with gate_norms() instead"
+            )
+        return self._thresholds().expand(self.config.n_features, -1) / self.scale
+
+    def preactivations(self, x_BSD: Float[Tensor, "B S D"]) -> Float[Tensor, "B F"]:
+        """Return z, one number per token and feature."""
+        self._check_shape(x_BSD)
+        return x_BSD.flatten(1) @ self.W_enc.flatten(1).T + self.b_enc
+
+    def encode(self, x_BSD: Float[Tensor, "B S D"]) -> Codes:
+        """Return the codes of activations, normalised ones before folding and raw ones after.
+
+        Raises
+        ------
+        ValueError
+            If the shape is not (B, S, D), or a "batchtopk" crosscoder in evaluation mode has seen
+            no training batch, so that its threshold is unknown.
+        """
+        z_BF = self.preactivations(x_BSD)
+        norms_FG = self.gate_norms().detach()
+        if self.log_threshold is not None:
+            f_BFG = jumprelu(z_BF, norms_FG, self.log_threshold, self.config.ste_width)
+        else:
+            f_BFG = z_BF[..., None] * self._is_open(z_BF.detach()[..., None] * norms_FG)
+        f_BFS = f_BFG.expand(-1, -1, len(self.config.steps))
+        return Codes(preactivation=z_BF, value=f_BFS)
+
+    def decode(self, f_BFS: Float[Tensor, "B F S"]) -> Float[Tensor, "B S D"]:
+        """Return the reconstruction of every snapshot's activations."""
+        return torch.einsum("bfs,fsd->bsd", f_BFS, self.W_dec) + self.b_dec
+
+    def forward(self, x_BSD: Float[Tensor, "B S D"]) -> Float[Tensor, "B S D"]:
+        """Return the reconstruction of `x_BSD`."""
+        return self.decode(self.encode(x_BSD).value)
+
+    @torch.no_grad()
+    def update_threshold(self, codes: Codes) -> None:
+        """Move batchtopk's threshold towards the smallest selected value of a training batch.
+
+        The plain mean over the first 1,000 batches, an exponential average afterwards; a gate that
+        selected nothing is left as it is.
+        """
+        gates = self.inference_threshold.numel()
+        open_BFG = codes.value[..., :gates] != 0
+        u_BFG = codes.preactivation[..., None] * self.gate_norms()
+        least_G = torch.where(open_BFG, u_BFG, torch.inf).amin((0, 1))
+        some_G = least_G.isfinite()
+        self.threshold_batches += some_G
+        share_G = (1 / self.threshold_batches.clamp(min=1)).clamp(min=1 - THRESHOLD_DECAY)
+        moved_G = self.inference_threshold.lerp(least_G, share_G.to(least_G.dtype))
+        self.inference_threshold.copy_(torch.where(some_G, moved_G, self.inference_threshold))
+
+    def _is_open(self, u_BFG: Float[Tensor, "B F G"]) -> Bool[Tensor, "B F G"]:
+        k = self.config.k
+        if k is None:
+            return u_BFG > 0
+        if self.config.activation == "topk":
+            return largest_per_token(u_BFG, k)
+        return largest_per_batch(u_BFG, k) if self.training else u_BFG > self._thresholds()
+
+    def _thresholds(self) -> Float[Tensor, "F_or_one G"]:
+        if self.log_threshold is not None:
+            return self.log_threshold.exp()[:, None]
+        if self.config.activation == "batchtopk" and not bool((self.threshold_batches > 0).all()):
+            raise ValueError(
+                "the batchtopk threshold is unknown before training; train, or call .train() to "
+                "select within the batch"
+            )
+        return self.inference_threshold[None]
+
+    def _check_shape(self, x_BSD: Tensor) -> None:
+        expected = (len(self.config.steps), self.config.d_model)
+        if tuple(x_BSD.shape[1:]) != expected:
+            raise ValueError(
+                f"activations have shape {tuple(x_BSD.shape)}, expected (tokens, snapshots, width) "
+                f"= (any, {expected[0]}, {expected[1]})"
+            )
+
+
+@torch.no_grad()
+def initialise(crosscoder: Crosscoder, x_BSD: Float[Tensor, "B S D"]) -> float:
+    """Give all rows the common norm that rebuilds a batch best, and return that norm.
+
+    Norms 0.1 to 5 are tried in 50 steps, then 20 within 0.1 of the best, as in the authors' code;
+    a norm that opens no gate rebuilds nothing and loses.
+
+    Raises
+    ------
+    ValueError
+        If the batch has another shape or is not finite.
+    """
+    if not bool(x_BSD.isfinite().all()):
+        raise ValueError("the batch holds NaN or infinite activations; drop those tokens")
+    rows = nn.functional.normalize(crosscoder.W_dec, dim=-1)
+    was_training = crosscoder.training
+    crosscoder.train()  # batchtopk has no threshold yet
+
+    def error(norm: float) -> float:
+        crosscoder.W_dec.copy_(norm * rows)
+        crosscoder.W_enc.copy_(norm * rows)
+        return float((crosscoder(x_BSD) - x_BSD).square().mean())
+
+    coarse = min(torch.linspace(0.1, 5, 50).tolist(), key=error)
+    fine = torch.linspace(max(coarse - 0.1, 0.01), coarse + 0.1, 20).tolist()
+    best = min([coarse, *fine], key=error)
+    error(best)
+    crosscoder.train(was_training)
+    return best
