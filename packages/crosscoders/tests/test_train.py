@@ -58,7 +58,7 @@ def test_training_explains_variance_it_did_not_explain_before(activation):
     held_out = next(batches(10**6))
     crosscoder.train()
     before = evaluate(crosscoder, [held_out]).explained_variance
-    train(crosscoder, batches, TrainConfig(steps=400, lr=1e-2, dead_after=2000, **training))
+    train(crosscoder, batches, TrainConfig(steps=250, lr=1e-2, dead_after=2000, **training))
     after = evaluate(crosscoder, [held_out])
     assert (after.explained_variance > before + 0.2).all()
     assert (after.explained_variance > 0.7).all()

@@ -4,7 +4,6 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -29,7 +28,7 @@ def save_crosscoder(crosscoder: Crosscoder, path: Path | str) -> None:
 
 
 def load_crosscoder(path: Path | str) -> Crosscoder:
-    """Return the crosscoder in a file, on the CPU and in the dtype it was saved in.
+    """Return the crosscoder in a file: on the CPU, in its dtype, in evaluation mode.
 
     Raises
     ------
@@ -50,11 +49,4 @@ def load_crosscoder(path: Path | str) -> Crosscoder:
     crosscoder = Crosscoder(CrosscoderConfig(**{**plain, "steps": tuple(plain["steps"])}))
     crosscoder.to(tensors["W_dec"].dtype)
     crosscoder.load_state_dict(tensors)
-    return crosscoder.eval() if _selects_known(crosscoder) else crosscoder
-
-
-def _selects_known(crosscoder: Crosscoder) -> bool:
-    unknown = crosscoder.config.activation == "batchtopk" and bool(
-        torch.any(crosscoder.threshold_batches == 0)
-    )
-    return not unknown
+    return crosscoder.eval()

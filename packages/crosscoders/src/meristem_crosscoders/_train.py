@@ -38,7 +38,9 @@ Batches = Callable[[int], Iterator[Float[Tensor, "B S D"]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """How to train; the defaults are the script of arXiv 2509.17196 but for length and rate.
+    """How to train.
+
+    Penalty, its weight and the shape of the schedule are those of the script of arXiv 2509.17196.
 
     Parameters
     ----------
