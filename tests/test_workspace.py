@@ -100,9 +100,9 @@ def test_nothing_names_a_machine():
         ),
         (
             "packages/core/src/meristem_core/_order.py",
-            "import tqdm",
+            "import markdown",
             [sys.executable, "-m", "deptry", "src"],
-            "DEP001",
+            "DEP003",
         ),
     ],
 )

@@ -61,6 +61,8 @@ def test_a_run_killed_at_three_random_moments_ends_the_same(tmp_path, corpus):
 
 def test_an_interrupt_ends_with_130_and_the_run_goes_on(tmp_path, corpus):
     out = tmp_path / "run"
+    # a job in the background of a shell ignores interrupts, and its children with it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command(corpus, out), stderr=subprocess.PIPE, text=True) as process:
         while not (out / "pretrain" / "metrics.jsonl").exists():
             time.sleep(0.1)

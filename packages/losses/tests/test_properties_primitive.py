@@ -282,3 +282,22 @@ def test_forward_kl_equals_the_plain_path(problem, chunk):
         strict=True,
     ):
         close(x, y)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_bfloat16_gradients_survive_confidence_and_cancellation(frozen):
+    """Logits are whole numbers, exact in bfloat16: only the gradients can lose digits."""
+    g = torch.Generator().manual_seed(1)
+    table = torch.randint(-1, 2, (64, 16), generator=g)
+    targets = torch.randint(64, (1, 48), generator=g).repeat(2, 1)
+    sign = torch.tensor([[1.0], [-(1 - 2**-6)]])  # the second row nearly undoes the first
+    grads = []
+    for kind in (torch.bfloat16, torch.float64):
+        h = (2 * table[targets]).to(kind).requires_grad_()
+        w = table.to(kind).requires_grad_(not frozen)
+        (token_logprobs(h, w, targets, chunk_tokens=1).logprobs * sign).sum().backward()
+        grads.append((h.grad.double(), None if frozen else w.grad.double()))
+    (dh, dw), (exact_dh, exact_dw) = grads
+    assert (dh - exact_dh).norm() < 2**-7 * exact_dh.norm()
+    if not frozen:
+        assert (dw - exact_dw).norm() < 2**-7 * exact_dw.norm()

@@ -20,7 +20,8 @@ def token_forward_kl(
 ) -> Float[Tensor, "B S"]:
     """Return KL(p_ref || p) of every kept token in nats; gradient to the policy only.
 
-    Chunks are recomputed in the backward pass. For `asft_loss` and distillation.
+    Chunks are recomputed in the backward pass; the gradient of the weight is summed over them in
+    the weight's own type. For `asft_loss` and distillation.
     """
     if hidden.shape[:2] != ref_hidden.shape[:2] or len(weight) != len(ref_weight):
         raise ValueError(

@@ -2,7 +2,8 @@
 
 - masked rows leave before any matrix product, so their content cannot matter
 - recompute: logits of one chunk at a time, again in the backward pass; 4 matrix products
-- frozen head: e = sum_v p_v W_v formed in the forward pass; 2 products, none in the backward pass
+- frozen head: d = W_y - sum_v p_v W_v formed in the forward pass; 2 products, none in the backward
+  pass; the difference is taken before the product, so that confident tokens keep their gradient
 """
 
 from collections.abc import Sequence
@@ -227,13 +228,9 @@ class Accumulator:
         """Add one chunk's share; return its gradient on the hidden states."""
         if self.db is not None:
             self.db += dy.sum(0)
-        dy = dy.to(weight.dtype)
         if self.dw is not None:
-            if self.dw.dtype == weight.dtype:
-                self.dw.addmm_(dy.T, hidden)
-            else:
-                self.dw += dy.T @ hidden
-        return dy @ weight if self.hidden else None
+            self.dw.addmm_(dy.T, hidden.to(dy.dtype))
+        return dy.to(weight.dtype) @ weight if self.hidden else None
 
 
 class _Recompute(torch.autograd.Function):
@@ -291,7 +288,7 @@ class _FrozenHead(torch.autograd.Function):
         options: Options,
         size: int,
     ) -> tuple[Tensor, ...]:
-        parts, target_rows, mean_rows = [], [], []
+        parts, target_rows, differences = [], [], []
         for c in chunks(len(hidden), size):
             chunk = evaluate(head_logits(hidden[c], weight, bias, options), targets[c], options)
             parts.append(chunk.rows)
@@ -300,19 +297,21 @@ class _FrozenHead(torch.autograd.Function):
             dz = slope(chunk.logits, options)
             at_target = dz.gather(1, targets[c][:, None]) if isinstance(dz, Tensor) else dz
             target_rows.append((weight[targets[c]] * at_target).to(hidden.dtype))
-            p = chunk.exps.div_(chunk.total).mul_(dz)
-            mean_rows.append(p.to(weight.dtype) @ weight)
-            del chunk, p, dz
+            q = chunk.exps.div_(chunk.total).neg_()
+            q.scatter_add_(1, targets[c][:, None], torch.ones_like(chunk.total)).mul_(dz)
+            differences.append(q.to(weight.dtype) @ weight)
+            del chunk, q, dz
         rows = concatenate(parts, row_names(options))
         refuse_non_finite(rows)
         none = [hidden[:0]]
-        ctx.save_for_backward(torch.cat(target_rows or none), torch.cat(mean_rows or none))
+        ctx.save_for_backward(torch.cat(target_rows or none), torch.cat(differences or none))
         ctx.mark_non_differentiable(*(v for k, v in rows.items() if k not in DIFFERENTIABLE))
         return tuple(rows.values())
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
-        target, mean = ctx.saved_tensors
+        target, difference = ctx.saved_tensors
         a, l = grads[0][:, None], grads[1][:, None]
-        return (a * target + (l - a) * mean).to(mean.dtype), None, None, None, None, None
+        dh = a * difference + l * (target - difference)
+        return dh.to(difference.dtype), None, None, None, None, None
