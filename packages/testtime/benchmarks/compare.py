@@ -153,7 +153,10 @@ def windows(rounds, path):
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         peers = {
-            "deepconf compute_least_grouped": lambda c, w: min(module.compute_least_grouped(c, w))
+            "deepconf compute_least_grouped": lambda c, w: min(module.compute_least_grouped(c, w)),
+            "deepconf calculate_bottom_window_confidence": lambda c, w: (
+                module.calculate_bottom_window_confidence({"confs": c}, w, -1)
+            ),
         }
     values = np.random.default_rng(0).gamma(4, 2, 16_384)
     as_list = values.tolist()

@@ -6,7 +6,7 @@ from math import comb, log
 
 import numpy as np
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from meristem_testtime import (
@@ -41,6 +41,7 @@ RULES = [
     borda("reward"),
     keep_top("reward", majority, 0.5),
 ]
+few = settings(max_examples=60)  # several variants, or many rules in each example
 TIES = ["uniform", "loss", "win"]
 
 
@@ -62,6 +63,7 @@ def brute(rows, k, ties, right):
 @pytest.mark.parametrize("right", [(0,), (0, 1), (0, 1, 2)])
 @given(rows=one)
 @example(rows=[(0, 2, 0.0), (1, 2, 0.0), (2, 2, 0.0), (0, 2, 0.0), (1, 2, 0.0), (-1, 2, 0.0)])
+@few
 def test_majority_at_k_is_the_mean_over_all_subsets(make, ties, right, rows):
     ks = range(1, len(rows) + 1)
     wanted = [brute(rows, k, ties, right) for k in ks]
@@ -70,6 +72,7 @@ def test_majority_at_k_is_the_mean_over_all_subsets(make, ties, right, rows):
 
 @pytest.mark.parametrize("ties", TIES)
 @given(several=questions)
+@few
 def test_majority_at_k_equals_the_enumeration_of_any_rule(make, ties, several):
     traces = make(several)
     ks = range(1, min(map(len, several)) + 1)
@@ -89,6 +92,7 @@ def test_every_class_or_none_wins(make, rows):
 
 
 @given(several=questions)
+@few
 def test_bounds_and_ends(make, several):
     traces = make(several)
     n = min(map(len, several))
@@ -109,6 +113,7 @@ def test_bounds_and_ends(make, several):
 
 @pytest.mark.parametrize("rule", RULES)
 @given(rows=one, data=st.data())
+@few
 def test_the_order_of_samples_and_the_names_of_classes_are_irrelevant(make, rule, rows, data):
     ks = range(1, len(rows) + 1)
     shuffled = data.draw(st.permutations(rows))
@@ -174,6 +179,7 @@ def test_the_shortest_vote_overturns_a_plurality_exactly_beyond_a_power(make, a,
 
 
 @given(rows=one, factor=st.floats(0.01, 100))
+@few
 def test_scaling_weights_changes_no_vote(make, rows, factor):
     scaled = make([[(a, t, s * factor) for a, t, s in rows]])
     ks = range(1, len(rows) + 1)
@@ -189,6 +195,7 @@ def test_scaling_lengths_can_change_the_shortest_vote(make):
 
 
 @given(rows=one)
+@few
 def test_a_supporter_of_typical_length_keeps_the_winner(make, rows):
     traces = make([rows])
     for rule in (majority, shortest_majority, longest_majority):
@@ -206,6 +213,7 @@ def test_a_supporter_of_typical_length_keeps_the_winner(make, rows):
 
 
 @given(rows=one, m=st.integers(1, 9))
+@few
 def test_short_m_of_all_is_a_majority(make, rows, m):
     assume(m >= len(rows))
     traces = make([rows])

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import sys
 from functools import cache
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.special import betainc
 
 import meristem_testtime as tt
 from meristem_core import stream
+from meristem_core.testing import kill_and_resume
 
 ALPHABET = "ab;."
 STEP = tt.Step(stop=(";",), max_tokens=3, max_steps=4)
@@ -308,6 +310,7 @@ def test_the_beta_rule_is_the_incomplete_beta_function(a, b):
 
 
 @given(c=counts)
+@settings(max_examples=40)
 def test_the_dirichlet_rule_agrees_with_draws_and_ignores_order(c):
     found = tt.leader_dirichlet(c)
     assert found == pytest.approx(tt.leader_dirichlet(c[::-1]), abs=1e-12)
@@ -376,3 +379,35 @@ def test_a_failing_engine_stops_the_search_with_its_own_error():
 
     with pytest.raises(ConnectionError, match="the server is gone"):
         tt.search_sync(Broken(uniform_steps, ALPHABET), QUESTIONS, tt.beam(4))
+
+
+RUN = """
+import sys, time
+from pathlib import Path
+import numpy as np
+import meristem_testtime as tt
+from meristem_core import stream, write_json
+
+def process(ids):
+    time.sleep(0.002)  # so that a kill meets a search, not a start
+    return stream(0, "process", *ids).dirichlet(np.ones(4))
+
+folder = Path(sys.argv[1])
+folder.mkdir(exist_ok=True)
+with tt.ReplayEngine(folder / "journal.jsonl", tt.FakeEngine(process, "ab;.")) as engine:
+    guide = tt.reward_guide(lambda question, text: float(stream(1, text).random()))
+    found = tt.search_sync(engine, {f"q{i}": "ab" for i in range(8)}, tt.mcts(12, 2), guide=guide,
+                           step=tt.Step(stop=(";",), max_tokens=4, max_steps=6))
+write_json(folder / "result.json", [
+    [each.question, [node.text for node in each.solutions], each.weights, each.cost]
+    for each in found
+])
+"""
+
+
+@pytest.mark.parametrize("at", [0.5, 0.8])
+def test_a_killed_search_resumes_bit_for_bit(tmp_path, at):
+    folder = tmp_path / "run"
+    both = kill_and_resume([sys.executable, "-c", RUN, str(folder)], folder, at=at)
+    assert both.was_running
+    assert both.whole == both.resumed

@@ -1,8 +1,10 @@
 """Laws of confidence and of revision chains."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meristem_core.testing import finite_vectors
@@ -87,6 +89,7 @@ def test_rates_account_for_every_change_of_accuracy(c):
 
 
 @given(c=chains(), data=st.data())
+@settings(max_examples=60)
 def test_at_a_budget_for_everything_both_sides_use_everything(make, c, data):
     count = len(c.question)
     if count < 2:
@@ -99,3 +102,31 @@ def test_at_a_budget_for_everything_both_sides_use_everything(make, c, data):
     last = c.alive.sum(1) - 1
     assert (found.sequential[:, 1] == c.correct[np.arange(count), last]).all()
     assert found.parallel[:, 1] == pytest.approx(maj_at_k(parallel, [3])[:, 0])
+
+
+@given(lengths=st.lists(st.integers(1, 30), min_size=2, max_size=4), budget=st.integers(1, 80))
+@settings(max_examples=60)
+def test_a_budget_buys_the_samples_that_fit_in_a_random_order(make, lengths, budget):
+    """Against every order of samples, and every round of a chain, counted one by one."""
+    rows = [(i % 2, length, 0.0) for i, length in enumerate(lengths)]
+    chain = np.array(lengths)
+    sequential = Chains(
+        question=np.arange(2),
+        answer=np.tile(np.arange(chain.size) % 2, (2, 1)),
+        correct=np.tile(np.arange(chain.size) % 2 == 0, (2, 1)),
+        tokens=np.tile(chain, (2, 1)),
+        alive=np.ones((2, chain.size), bool),
+    )
+    found = equal_budget(sequential, make([rows, rows]), [budget], draws=2000)
+    credits = []
+    for order in permutations(rows):
+        spent, votes = 0, [0, 0]
+        for answer, length, _ in order:
+            spent += length
+            if spent > budget:
+                break
+            votes[answer] += 1
+        credits.append(0.5 if votes[0] == votes[1] > 0 else float(votes[0] > votes[1]))
+    assert found.parallel[:, 0] == pytest.approx([np.mean(credits)] * 2, abs=0.06)
+    rounds = sum(int(chain[: i + 1].sum()) <= budget for i in range(chain.size))
+    assert found.sequential[:, 0].tolist() == [float(rounds % 2 == 1)] * 2
