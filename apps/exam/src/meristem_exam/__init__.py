@@ -1,0 +1,1 @@
+"""Turn evaluation results into measurement: Rasch scales, fit, ranking with intervals and diagnostics in one report."""

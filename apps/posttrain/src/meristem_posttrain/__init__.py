@@ -1,0 +1,1 @@
+"""Fine-tune and align a causal language model with any loss by name."""

@@ -1,0 +1,1 @@
+"""Manifolds, conjugacies and certified shadowing orbits of a dynamical system from the command line."""
