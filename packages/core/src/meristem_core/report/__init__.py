@@ -17,7 +17,7 @@ from meristem_core.report._blocks import (
     Tiles,
 )
 from meristem_core.report._figure import render_svg
-from meristem_core.report._page import render
+from meristem_core.report._page import document, fragments, render
 
 __all__ = [
     "Block",
@@ -34,6 +34,8 @@ __all__ = [
     "Text",
     "Tile",
     "Tiles",
+    "document",
+    "fragments",
     "render",
     "render_svg",
 ]
