@@ -68,7 +68,7 @@ def drawn_explorer(F: int, *, seed: int = 0) -> Explorer:
     attribution = rng.standard_t(2, F) * 0.02
     features = Features(
         norms=norms,
-        threshold=rng.uniform(0.05, 0.4, F),
+        threshold=np.repeat(rng.uniform(0.05, 0.4, (F, 1)), S, 1),
         kind=kind,
         emergence=emergence,
         peak=np.where(kind == 3, -1, norms.argmax(1)),

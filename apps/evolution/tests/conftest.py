@@ -56,7 +56,7 @@ def _explorer(seed: int = 0, features: int = F) -> Explorer:
         steps=STEPS,
         features=Features(
             norms=norms,
-            threshold=np.full(features, 0.5),
+            threshold=np.full((features, S), 0.5),
             kind=kind,
             emergence=np.where(kind == 3, -1, emergence),
             peak=np.where(kind == 3, -1, norms.argmax(1)),

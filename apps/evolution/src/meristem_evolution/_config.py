@@ -10,29 +10,8 @@ from meristem_core.command import UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EvolutionConfig:
-    """Train a crosscoder over the checkpoints of one run and look at its features.
-
-    The result is a trained crosscoder, result.json, and explorer.html: one page that opens without
-    a network. A run that was interrupted goes on where it stopped when the same command is given
-    again. On 2 cores, over the snapshots of `meristem grow --scale micro`, within a minute:
-
-      meristem evolution --checkpoints runs/grow/pretrain/snapshots --corpus books/ --features 512
-      --tokens 100000
-    """
-
-    checkpoints: str
-    """A folder of checkpoint folders that end with their step, such as step-1000, or
-    hub:ID@REVISION,REVISION,... such as hub:EleutherAI/pythia-160m@step512,step1000,step143000."""
-
-    corpus: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
-    """A file, folder or glob (.txt, .jsonl, .gz, .zst) of text; repeat for a mix in equal parts."""
-
-    out: Path = Path("runs/evolution")
-    """The run folder: made if absent, continued if it holds the same run."""
-
-    site: str = ""
-    """Name of the submodule whose output is read; by default the middle layer of the decoder."""
+class Settings:
+    """What decides the numbers, whatever the checkpoints."""
 
     features: int = 4096
     """Features of the crosscoder."""
@@ -56,21 +35,50 @@ class EvolutionConfig:
     batch: int = 1024
     """Tokens a step."""
 
-    context: int = 128
-    """Tokens of a sequence that the models read."""
-
     analysis_tokens: int = 65_536
     """Held-out tokens on which features are measured and their contexts found."""
 
-    tasks: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
-    """Further tasks, JSON lines with clean_prefix, patch_prefix, clean_answer, patch_answer;
-    agreement, indirect objects and induction are always tried."""
+    contexts: int = 10
+    """Contexts shown of each feature."""
 
     pairs: int = 64
     """Prompt pairs of a task."""
 
     seed: int = 0
     """Of the first weights, the order of the text and every resample."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvolutionConfig(Settings):
+    """Train a crosscoder over the checkpoints of one run and look at its features.
+
+    The result is a trained crosscoder, result.json, and explorer.html: one page that opens without
+    a network. A run that was interrupted goes on where it stopped when the same command is given
+    again. On 2 cores, over the snapshots of `meristem grow --scale micro`, within a minute:
+
+      meristem evolution --checkpoints runs/grow/pretrain/snapshots --corpus books/
+      --features 512 --tokens 100000 --analysis-tokens 8192
+    """
+
+    checkpoints: str
+    """A folder of checkpoint folders that end with their step, such as step-1000, or
+    hub:ID@REVISION,REVISION,... such as hub:EleutherAI/pythia-160m@step512,step1000,step143000."""
+
+    corpus: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A file, folder or glob (.txt, .jsonl, .gz, .zst) of text; repeat for a mix in equal parts."""
+
+    out: Path = Path("runs/evolution")
+    """The run folder: made if absent, continued if it holds the same run."""
+
+    site: str = ""
+    """Name of the submodule whose output is read; by default the middle layer of the decoder."""
+
+    context: int = 128
+    """Tokens of a sequence that the models read."""
+
+    tasks: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
+    """Further tasks, JSON lines with clean_prefix, patch_prefix, clean_answer, patch_answer;
+    agreement, indirect objects and induction are always tried."""
 
     device: str = "auto"
     """Where models and crosscoder run: auto, cpu, cuda, cuda:1, ..."""
@@ -86,6 +94,7 @@ LEAST = {
     "batch": 16,
     "context": 8,
     "analysis_tokens": 1000,
+    "contexts": 1,
     "pairs": 2,
 }
 

@@ -52,8 +52,7 @@ class Features:
     norms
         Decoder norms in normalised space, at least 0.
     threshold
-        Where the gate of each feature opens: at a snapshot it is open if pre-activation times norm
-        exceeds it; 0 where there is no gate per snapshot.
+        Where gates open: at a snapshot the feature is open if pre-activation times norm exceeds it.
     kind
         Index into `KINDS`.
     emergence, peak
@@ -73,7 +72,7 @@ class Features:
     """
 
     norms: Float[np.ndarray, "F S"]
-    threshold: Float[np.ndarray, " F"]
+    threshold: Float[np.ndarray, "F S"]
     kind: Int[np.ndarray, " F"]
     emergence: Int[np.ndarray, " F"]
     peak: Int[np.ndarray, " F"]
@@ -138,7 +137,7 @@ class Explorer:
         if any(a >= b for a, b in zip(self.steps, self.steps[1:], strict=False)):
             raise ValueError(f"steps {tuple(self.steps)} must increase; sort the snapshots")
         wanted = {
-            "norms": (F, S), "threshold": (F,), "emergence": (F,), "peak": (F,), "lifetime": (F,),
+            "norms": (F, S), "threshold": (F, S), "emergence": (F,), "peak": (F,), "lifetime": (F,),
             "frequency": (F,), "dimensionality": (F,), "cosines": (F, S, S),
         }  # fmt: skip
         for name, shape in wanted.items():

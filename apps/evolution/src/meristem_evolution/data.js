@@ -54,8 +54,9 @@ function readContext(book, feature, number) {
 
 // What the feature does at a snapshot with a pre-activation: its gate opens above the threshold.
 function gated(book, feature, snapshot, activation) {
-  const strength = activation * book.norms[feature * book.snapshots + snapshot];
-  return strength > book.threshold[feature] ? strength : 0;
+  const place = feature * book.snapshots + snapshot;
+  const strength = activation * book.norms[place];
+  return strength > book.threshold[place] ? strength : 0;
 }
 
 // The cosine of a feature's directions at two snapshots, from the upper triangle.

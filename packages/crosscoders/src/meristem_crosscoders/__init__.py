@@ -32,6 +32,7 @@ from meristem_crosscoders._losses import (
     tanh_quad_penalty,
 )
 from meristem_crosscoders._model import Codes, Crosscoder, initialise
+from meristem_crosscoders._neighbours import nearest_features
 from meristem_crosscoders._normalisation import (
     Normalisation,
     estimate_normalisation,
@@ -89,6 +90,7 @@ __all__ = [
     "latent_scaling",
     "lifecycle",
     "load_crosscoder",
+    "nearest_features",
     "norm_agreement",
     "patching_attribution",
     "preactivation_penalty",
