@@ -17,6 +17,7 @@ from meristem_core.report import (
     Details,
     HorizontalLine,
     LineChart,
+    Link,
     Page,
     Samples,
     Section,
@@ -215,3 +216,14 @@ def test_a_page_of_ones_own_has_the_look_of_a_report():
 def test_a_text_that_would_end_its_element_is_refused(name):
     with pytest.raises(ValueError, match="would end it"):
         document("A", "", **{name: f"x </{name.upper()}>"})
+
+
+def test_a_link_leads_to_a_file_beside_the_report():
+    text = render(page_of(Link(text="All <features>", file="features/explorer.html")))
+    assert '<a href="features/explorer.html">All &lt;features&gt;</a>' in text
+
+
+@pytest.mark.parametrize("file", ["", "http://a.b", "/etc", "../a.html", "a/../../b", "javascript:x"])
+def test_a_link_that_leads_elsewhere_is_refused(file):
+    with pytest.raises(ValueError, match="must be a relative path"):
+        Link(text="x", file=file)

@@ -106,7 +106,15 @@ def run_evolution(config: EvolutionConfig, *, say: Callable[[str], None]) -> Evo
             stages.folder("text"), token_bytes(tokenizer), tuple(tokenizer.all_special_ids)
         )
         study = Study(snapshots=snapshots, text=text)
-        return evolve(stages, study, config, stored=stored, encode=encode, tasks=config.tasks)
+        return evolve(
+            stages,
+            study,
+            config,
+            stored=stored,
+            page=config.out / "explorer.html",
+            encode=encode,
+            tasks=config.tasks,
+        )
 
 
 def evolve(
@@ -115,10 +123,11 @@ def evolve(
     settings: Settings,
     *,
     stored: dict[str, object],
+    page: Path,
     encode: Encode | None,
     tasks: Sequence[Path] = (),
 ) -> Evolved:
-    """Train, measure, attribute, and write `result.json` and `explorer.html`.
+    """Train, measure, attribute, and write `result.json` and the explorer.
 
     Parameters
     ----------
@@ -130,6 +139,8 @@ def evolve(
         What decides the numbers.
     stored
         How the result names its configuration.
+    page
+        Where the explorer is written.
     encode
         From text to token ids, for tasks that are made of text.
     tasks
@@ -169,7 +180,7 @@ def evolve(
         load_effects(stages.folder("attribute")),
         study.text.vocabulary,
     )
-    write_atomic(stages.run / "explorer.html", render_explorer(explorer))
+    write_atomic(page, render_explorer(explorer))
     return evolved
 
 

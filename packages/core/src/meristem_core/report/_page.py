@@ -10,6 +10,7 @@ from meristem_core.report._blocks import (
     Checks,
     Details,
     LineChart,
+    Link,
     Page,
     Samples,
     Table,
@@ -109,6 +110,8 @@ def _block(block: Block, numbers: Iterator[int]) -> str:
     match block:
         case Text():
             return f"<p>{clean(block.text)}</p>"
+        case Link():
+            return f'<p class="link"><a href="{clean(block.file)}">{clean(block.text)}</a></p>'
         case Tiles():
             return _tiles(block)
         case Table():
