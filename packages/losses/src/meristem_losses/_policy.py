@@ -87,7 +87,7 @@ def oreal_loss(
     """
     a = fit(stats, advantages)
     up, down = stats.mask & (a > 0), stats.mask & (a < 0)
-    every = stats.mask.sum()
+    every = stats.mask.sum().to(stats.logprobs.dtype)
     imitate = -a * stats.logprobs * (positive_weight * every / up.sum().clamp(min=1))
     ratio = (stats.logprobs - stats.logprobs.detach()).exp()
     avoid = -ratio * a * (negative_weight * every / down.sum().clamp(min=1))
@@ -164,14 +164,24 @@ def k2(stats: TokenStats, ref_logprobs: Float[Tensor, "B S"]) -> Float[Tensor, "
 
 
 def k3(
-    stats: TokenStats, ref_logprobs: Float[Tensor, "B S"], *, unbiased: bool = False
+    stats: TokenStats,
+    ref_logprobs: Float[Tensor, "B S"],
+    *,
+    unbiased: bool = False,
+    old_logprobs: Float[Tensor, "B S"] | None = None,
 ) -> Float[Tensor, "B S"]:
     """Return exp(-d) + d - 1, d = log p - log p_ref: unbiased value, biased gradient.
 
-    `unbiased` keeps the value and takes the gradient of `k2`.
+    `unbiased` keeps the value and takes the gradient of `k2`. With `old_logprobs` the estimate is
+    multiplied by p / p_old, whose gradient counts (DeepSeek-V3.2, TRL's default): value and
+    gradient are unbiased for tokens sampled from p_old.
     """
     d = log_ratios(stats, ref_logprobs)
     value = (-d).expm1() + d
+    if old_logprobs is not None:
+        if unbiased:
+            raise ValueError("unbiased and old_logprobs are two corrections; choose one")
+        return kept(stats, log_ratios(stats, old_logprobs).exp() * value)
     if not unbiased:
         return value
     straight = d**2 / 2
