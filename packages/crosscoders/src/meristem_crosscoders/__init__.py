@@ -13,6 +13,7 @@ from meristem_crosscoders._evolution import (
     turning_point,
 )
 from meristem_crosscoders._files import load_crosscoder, save_crosscoder
+from meristem_crosscoders._harvest import ActivationBatch, Harvest
 from meristem_crosscoders._losses import (
     auxk_loss,
     l1_penalty,
@@ -29,17 +30,21 @@ from meristem_crosscoders._normalisation import (
     fold_normalisation,
 )
 from meristem_crosscoders._quality import Quality, evaluate
+from meristem_crosscoders._snapshots import SnapshotSet, find_snapshots
 from meristem_crosscoders._train import Progress, TrainConfig, TrainResult, train
 
 __all__ = [
     "KINDS",
+    "ActivationBatch",
     "Codes",
     "Crosscoder",
     "CrosscoderConfig",
+    "Harvest",
     "Lifecycle",
     "Normalisation",
     "Progress",
     "Quality",
+    "SnapshotSet",
     "TrainConfig",
     "TrainResult",
     "TurningPoint",
@@ -48,6 +53,7 @@ __all__ = [
     "estimate_normalisation",
     "evaluate",
     "feature_cosines",
+    "find_snapshots",
     "fold_normalisation",
     "initialise",
     "l1_penalty",
