@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy, linear
 
-from meristem_losses import fused_loss, next_token_targets, token_forward_kl, token_logprobs
+from meristem_losses import (
+    fused_loss,
+    next_token_targets,
+    token_forward_kl,
+    token_logprobs,
+    token_reverse_kl,
+)
 from meristem_losses import token_logprobs_from_logits as from_logits
 
 WANTED = {"entropy": True, "mean_logit": True, "log_collision": True, "top_k_entropy": 3}
@@ -264,17 +270,20 @@ def test_shift_loses_the_last_position():
 
 
 @settings(max_examples=40)
-@given(problems(), st.integers(1, 20))
-def test_forward_kl_equals_the_plain_path(problem, chunk):
+@given(problems(), st.integers(1, 20), st.booleans())
+def test_divergences_of_heads_equal_the_plain_path(problem, chunk, forward):
     hidden, weight, _, _, mask, _, g = problem
     inputs = [hidden.requires_grad_(), weight.requires_grad_()]
     ref_hidden = torch.randn(*mask.shape, 2, generator=g, dtype=torch.float64)
     ref_weight = torch.randn(len(weight), 2, generator=g, dtype=torch.float64)
-    ours = token_forward_kl(
+    divergence = token_forward_kl if forward else token_reverse_kl
+    ours = divergence(
         hidden, weight, ref_hidden=ref_hidden, ref_weight=ref_weight, mask=mask, chunk_tokens=chunk
     )
     ref, logp = (linear(ref_hidden, ref_weight).log_softmax(2), linear(*inputs).log_softmax(2))
-    theirs = torch.nn.functional.kl_div(logp, ref, log_target=True, reduction="none").sum(2) * mask
+    first, second = (logp, ref) if forward else (ref, logp)
+    pointwise = torch.nn.functional.kl_div(first, second, log_target=True, reduction="none")
+    theirs = pointwise.sum(2) * mask
     close(ours, theirs)
     for x, y in zip(
         torch.autograd.grad(ours.sum(), inputs),
