@@ -23,6 +23,7 @@ from meristem_crosscoders._evolution import (
     turning_point,
 )
 from meristem_crosscoders._files import load_crosscoder, save_crosscoder
+from meristem_crosscoders._harvest import ActivationBatch, Harvest
 from meristem_crosscoders._held_out import HeldOut, held_out_snapshot
 from meristem_crosscoders._losses import (
     auxk_loss,
@@ -53,6 +54,7 @@ from meristem_crosscoders._sensitivity import (
     warmup_effect,
 )
 from meristem_crosscoders._separability import Separability, separability
+from meristem_crosscoders._snapshots import SnapshotSet, find_snapshots
 from meristem_crosscoders._splice import Splice
 from meristem_crosscoders._tasks import (
     Pairs,
@@ -65,6 +67,7 @@ from meristem_crosscoders._train import Progress, TrainConfig, TrainResult, trai
 
 __all__ = [
     "KINDS",
+    "ActivationBatch",
     "Attribution",
     "Codes",
     "ContextLength",
@@ -73,6 +76,7 @@ __all__ = [
     "CrosscoderConfig",
     "Curve",
     "EmergenceAgreement",
+    "Harvest",
     "HeldOut",
     "LatentScaling",
     "Lifecycle",
@@ -83,6 +87,7 @@ __all__ = [
     "Progress",
     "Quality",
     "Separability",
+    "SnapshotSet",
     "Splice",
     "Thinned",
     "TrainConfig",
@@ -99,6 +104,7 @@ __all__ = [
     "evaluate",
     "every_second",
     "feature_cosines",
+    "find_snapshots",
     "fold_normalisation",
     "gradient_attribution",
     "held_out_snapshot",
