@@ -45,11 +45,14 @@ def trained():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = transformers.LlamaForCausalLM(config)
-        optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
+        optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
         texts = [f"{a}+{b}={(a + b) % 10};." for a in range(10) for b in (0, 1)]
         ids = torch.tensor([[vocabulary[c] for c in text] for text in texts])
-        for _ in range(120):
-            model(input_ids=ids, labels=ids).loss.backward()
+        for _ in range(600):
+            output = model(input_ids=ids, labels=ids)
+            if (output.logits[:, 3].argmax(-1) == ids[:, 4]).all():
+                break
+            output.loss.backward()
             optimizer.step()
             optimizer.zero_grad()
     return HFEngine(model.eval(), tokenizer, name="sums", max_batch=16)
@@ -175,7 +178,7 @@ def test_the_trained_model_adds(trained):
         for b in (0, 1):
             (each,) = ask(trained, request(trained, f"{a}+{b}=", temperature=0.0, max_tokens=1))[0]
             right += trained.decode(each.ids) == str((a + b) % 10)
-    assert right >= 14, f"{right} of 20 sums"
+    assert right >= 18, f"{right} of 20 sums"
 
 
 def test_a_long_prompt_names_both_lengths(trained):
