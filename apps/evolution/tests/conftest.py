@@ -1,6 +1,8 @@
 """Fixtures: a small explorer whose texts, norms and numbers are known, and its page."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,3 +114,76 @@ def change():
         return dataclasses.replace(explorer, features=features)
 
     return changed
+
+
+@dataclasses.dataclass(frozen=True)
+class Grown:
+    """Snapshots of a small model that was trained on a corpus, and that corpus."""
+
+    corpus: Path
+    snapshots: Path
+    steps: tuple[int, ...]
+
+    @property
+    def last(self) -> Path:
+        """Return the folder of the last snapshot."""
+        return self.snapshots / f"step-{self.steps[-1]}"
+
+
+def _write_corpus(path: Path) -> list[str]:
+    """Write documents whose words follow each other by a fixed Markov chain."""
+    rng = np.random.default_rng(0)
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+    words = ["".join(rng.choice(letters, size=rng.integers(2, 7))) for _ in range(120)]
+    follow = rng.integers(120, size=(120, 3))
+    texts: list[str] = []
+    for _ in range(60):
+        word, text = int(rng.integers(120)), []
+        for _ in range(120):
+            text.append(words[word])
+            word = int(follow[word, rng.integers(3)])
+        texts.append(" ".join(text) + ".")
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return texts
+
+
+@pytest.fixture(scope="session")
+def grown(tmp_path_factory) -> Grown:
+    """Return five snapshots of a two-layer model, trained for 160 steps."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("grown")
+    texts = _write_corpus(folder / "corpus.jsonl")
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=["<end>"], initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator(texts, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>")
+    ids = [i for text in texts for i in [*backend.encode(text).ids, 0]]
+    rows = torch.tensor(ids[: len(ids) // 32 * 32]).view(-1, 32)
+    config = LlamaConfig(
+        vocab_size=400, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=64, tie_word_embeddings=True,
+        bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    steps = (0, 4, 16, 60, 160)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(config)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        for step in range(steps[-1] + 1):
+            if step in steps:
+                model.save_pretrained(folder / "snapshots" / f"step-{step}")
+                tokenizer.save_pretrained(folder / "snapshots" / f"step-{step}")
+            batch = rows[torch.randint(len(rows), (16,))]
+            loss = model(input_ids=batch, labels=batch).loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return Grown(corpus=folder / "corpus.jsonl", snapshots=folder / "snapshots", steps=steps)

@@ -223,7 +223,9 @@ def test_a_link_leads_to_a_file_beside_the_report():
     assert '<a href="features/explorer.html">All &lt;features&gt;</a>' in text
 
 
-@pytest.mark.parametrize("file", ["", "http://a.b", "/etc", "../a.html", "a/../../b", "javascript:x"])
+@pytest.mark.parametrize(
+    "file", ["", "http://a.b", "/etc", "../a.html", "a/../../b", "javascript:x"]
+)
 def test_a_link_that_leads_elsewhere_is_refused(file):
     with pytest.raises(ValueError, match="must be a relative path"):
         Link(text="x", file=file)

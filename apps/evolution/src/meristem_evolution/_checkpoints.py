@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from meristem_core.command import UsageError
@@ -87,14 +87,17 @@ def load_source(
         raise UsageError(f"--checkpoints: {error}") from error
 
 
-def middle_layer(model: nn.Module) -> str:
-    """Return the name of the middle one of the longest list of layers, the lower of two.
+def default_site(name: str | Path, revision: str = "main") -> str:
+    """Return the middle layer of the model in a folder or hub repository, the lower of two.
 
     Raises
     ------
     UsageError
         If the model has no list of layers.
     """
+    config = AutoConfig.from_pretrained(name, revision=revision)
+    with torch.device("meta"):  # no weights are needed
+        model = AutoModelForCausalLM.from_config(config)
     lists = {
         name: len(module)
         for name, module in model.named_modules()
@@ -102,26 +105,14 @@ def middle_layer(model: nn.Module) -> str:
     }
     if not lists:
         raise UsageError("the model has no list of layers; give --site")
-    name = max(lists, key=lambda each: lists[each])
-    return f"{name}.{(lists[name] - 1) // 2}"
+    longest = max(lists, key=lambda each: lists[each])
+    return f"{longest}.{(lists[longest] - 1) // 2}"
 
 
 def _snapshots(source: Source, site: str, device: str | torch.device) -> SnapshotSet:
-    if not site:
-        site = middle_layer(_last_model(source))
     if source.revisions:
+        last = list(source.revisions.values())[-1]
+        site = site or default_site(source.repository, last)
         return SnapshotSet.from_hub(source.repository, source.revisions, site, device=device)
+    site = site or default_site(list(source.paths.values())[-1])
     return SnapshotSet.from_dirs(source.paths, site, device=device)
-
-
-def _last_model(source: Source) -> nn.Module:
-    """Return the shape of the last model, without weights."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    if source.revisions:
-        name, revision = source.repository, list(source.revisions.values())[-1]
-        config = AutoConfig.from_pretrained(name, revision=revision)
-    else:
-        config = AutoConfig.from_pretrained(list(source.paths.values())[-1])
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -88,11 +89,13 @@ def run_evolution(config: EvolutionConfig, *, say: Callable[[str], None]) -> Evo
         def encode(text: str) -> Sequence[int]:
             return tokenizer.encode(text, add_special_tokens=False)
 
+        end: Any = tokenizer.eos_token_id
+
         def make_rows(folder: Path, _: object) -> Rows:
             rows = read_rows(
                 config.corpus,
                 encode,
-                end=tokenizer.eos_token_id,
+                end=end,
                 context=config.context,
                 tokens=config.tokens + config.analysis_tokens,
                 encoding=config.encoding,

@@ -25,6 +25,7 @@ class Stages:
 
     run: Path
     say: Callable[[str], None]
+    prefix: str = ""  # of what is said, where another command runs the stages
 
     def folder(self, name: str) -> Path:
         """Return the folder of a stage."""
@@ -34,15 +35,15 @@ class Stages:
         """Return the result of a stage, made now or before."""
         folder = self.folder(name)
         if (folder / RESULT).exists():
-            self.say(f"{name}: finished before")
+            self.say(f"{self.prefix}{name}: finished before")
         else:
             folder.mkdir(parents=True, exist_ok=True)
             start = time.perf_counter()
-            with progress_bar(name) as progress:
+            with progress_bar(f"{self.prefix}{name}") as progress:
                 result = make(folder, progress)
             seconds = time.perf_counter() - start
             write_json(folder / RESULT, {"seconds": seconds, "result": result})
-            self.say(f"{name}: {seconds:.1f} s")
+            self.say(f"{self.prefix}{name}: {seconds:.1f} s")
         return msgspec.convert(read_json(folder / RESULT)["result"], kind)
 
     def seconds(self) -> dict[str, float]:

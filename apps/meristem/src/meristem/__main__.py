@@ -12,6 +12,10 @@ COMMANDS = {  # word: module with a function `main`, what it does
         "meristem.grow._command",
         "grow a language model on real text and watch what it learns",
     ),
+    "evolution": (
+        "meristem_evolution._command",
+        "find the features of a model's checkpoints, and when each appears",
+    ),
     "reproduce": (
         "meristem.reproduce._command",
         "reproduce the papers behind Meristem, claim by claim",
@@ -21,6 +25,7 @@ EXAMPLES = """\
 examples:
   meristem grow                                  a model of your own in five minutes
   meristem grow --corpus books/ --scale small    on your own text
+  meristem evolution --checkpoints runs/grow/pretrain/snapshots --corpus books/
   meristem reproduce --list                      the papers and how far we are"""
 
 

@@ -15,7 +15,7 @@ from meristem.grow._tokens import load_tokenizer, load_tokens
 from meristem_core import stream
 from meristem_core.command import UsageError
 from meristem_crosscoders import SnapshotSet
-from meristem_evolution.run import Evolved, Stages, Study, Text, evolve, middle_layer, token_bytes
+from meristem_evolution.run import Evolved, Stages, Study, Text, default_site, evolve, token_bytes
 
 EXPLORER = "explorer.html"
 
@@ -49,7 +49,7 @@ def evolve_features(
     tokenizer = load_tokenizer(tokens)
     settings = replace(scale.evolution, seed=seed)
     paths = {step: snapshot_path(snapshots, step) for step in steps}
-    site = middle_layer(paths[steps[-1]])
+    site = default_site(paths[steps[-1]])
     text = Text(
         train=_rows(tokens, corpus, "train", settings.tokens, scale.context, seed),
         held_out=_rows(tokens, corpus, "validation", settings.analysis_tokens, scale.context, seed),
