@@ -23,6 +23,8 @@ BFLOAT16_ERROR = 2.0**-8  # largest relative rounding error
 FLOAT32_ERROR = 2.0**-23  # of a sum's terms, twice over
 CROWDED = 0.1  # share of candidates from which the whole product is cheaper
 
+Exact = Callable[[Tensor, Tensor], Tensor]  # tokens, rising, and features -> z
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entries:
@@ -53,7 +55,7 @@ def coarse_rows(rows_FE: Float[Tensor, "F E"], out: Coarse, start: int) -> None:
     part = slice(start, start + len(rows_FE))
     out.rows[part] = rows_FE
     out.size[part] = rows_FE.norm(dim=1)
-    out.gap[part] = (rows_FE - out.rows[part]).norm(dim=1)
+    out.gap[part] = out.rows[part].float().sub_(rows_FE).norm(dim=1)
 
 
 def empty_coarse(rows_FE: Float[Tensor, "F E"]) -> Coarse:
@@ -70,113 +72,161 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
 
 
-def largest_by_token(
-    scores: Callable[[], tuple[Tensor, Tensor]],
-    exact: Callable[[Tensor, Tensor], Tensor],
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """Bounds of u = z N: score - slack_i share_b - error_b <= u <= score + the same."""
+
+    score_BF: Float[Tensor, "B F"]
+    slack_F: Float[Tensor, " F"]
+    share_B: Float[Tensor, " B"]
+    error_B: Float[Tensor, " B"]
+
+    def maxima(self, groups: int) -> Float[Tensor, "B groups"]:
+        """Return lower bounds of the largest u in each of at least this many groups of features.
+
+        Their k-th largest is at most the k-th largest u, and near it. With few features a group is
+        one.
+        """
+        B, F = self.score_BF.shape
+        groups = groups if 2 * groups <= F else F
+        whole = F // groups * groups
+        most = self.score_BF[:, :whole].view(B, -1, groups).amax(1)
+        slack = self.slack_F[:whole].view(-1, groups).amax(0)
+        if whole < F:
+            most = torch.cat([most, self.score_BF[:, whole:]], dim=1)
+            slack = torch.cat([slack, self.slack_F[whole:]])
+        return torch.addr(most - self.error_B[:, None], self.share_B, slack, alpha=-1)
+
+    def candidates(self, least_B: Float[Tensor, " B_or_one"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return tokens, features and upper bounds of the u that may be positive and >= `least`.
+
+        The scores are used up.
+        """
+        high_BF = self.score_BF.addr_(self.share_B, self.slack_F)
+        bar_B = least_B.clamp(min=0) - self.error_B
+        token, feature = (high_BF >= bar_B[:, None]).nonzero(as_tuple=True)
+        return token, feature, high_BF[token, feature] + self.error_B[token]
+
+
+def exact_scores(score_BF: Float[Tensor, "B F"]) -> Scores:
+    """Return scores that are u itself."""
+    zero_B, zero_F = torch.zeros_like(score_BF[:, 0]), torch.zeros_like(score_BF[0])
+    return Scores(score_BF=score_BF, slack_F=zero_F, share_B=zero_B, error_B=zero_B)
+
+
+def coarse_scores(
+    coarse: Coarse,
+    x_BE: Float[Tensor, "B E"],
+    bias_F: Float[Tensor, " F"],
     norms_F: Float[Tensor, " F"],
-    k: int,
+) -> Scores:
+    """Return scores of z N, z = <w, x> + b, from a product in bfloat16.
+
+    Notes
+    -----
+    With w' and x' rounded, |<w, x> - <w', x'>| <= |w| |x - x'| + |w - w'| |x'|; the product adds a
+    rounding of its sums and of its result. All norms are those of the numbers at hand.
+    """
+    rounded = x_BE.bfloat16()
+    score_BF = (rounded @ coarse.rows.T).float().mul_(norms_F).add_(bias_F * norms_F)
+    back = rounded.float()
+    gap_B, size_B = (x_BE - back).norm(dim=1), back.norm(dim=1)
+    ratio = (coarse.gap / coarse.size).nan_to_num(0).max()
+    sums = FLOAT32_ERROR * x_BE.shape[1]  # for any order of summation
+    largest_B = torch.maximum(score_BF.amax(1), -score_BF.amin(1)) + (bias_F * norms_F).abs().max()
+    return Scores(
+        score_BF=score_BF,
+        slack_F=coarse.size * norms_F,
+        share_B=(gap_B + (ratio + sums) * size_B) * (1 + BFLOAT16_ERROR),
+        error_B=largest_B * (BFLOAT16_ERROR + 4 * FLOAT32_ERROR),
+    )
+
+
+def largest_by_token(
+    scores: Scores, exact: Exact, norms_F: Float[Tensor, " F"], k: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return token, feature and z of the k largest positive z N of each token.
 
-    Parameters
-    ----------
-    scores
-        Returns lower and upper bounds of z N, each (B, F).
-    exact
-        Given tokens and features, returns their z.
-    norms_F
-        N.
-    k
-        How many.
+    `exact` returns the z of tokens and features; ties go to the lowest feature. The k-th largest of
+    the likeliest candidates, in full, is a bar for the rest, most of which need not be computed.
     """
-    low_BF, high_BF = scores()
-    bar_B1 = kth_bound(low_BF, k)
-    token, feature = ((high_BF >= bar_B1) & (high_BF > 0)).nonzero(as_tuple=True)
-    z = exact(token, feature)
-    u = z * norms_F[feature]
-    start = offsets_of(token, len(low_BF))
-    place = torch.arange(len(token), device=token.device) - start[token]
-    width = max(k, int(start.diff().max()))
-    table = u.new_full((len(low_BF), width), -torch.inf)
-    table[token, place] = u
-    kept = table.argsort(dim=1, descending=True, stable=True)[:, :k].sort(dim=1).values
-    is_kept = table.gather(1, kept) > 0
-    chosen = (start[:-1, None] + kept)[is_kept]
+    low_B = scores.maxima(GROUPS_PER_K * k).topk(k, dim=1).values[:, -1]
+    token, feature, high = scores.candidates(low_B)
+    table = _Ragged.of(token, len(low_B), least=k)
+    likely = high >= table.kth_largest(high, k)[token]
+    z = torch.zeros_like(high)
+    u = torch.full_like(high, -torch.inf)
+    for now in (likely, None):
+        if now is None:
+            now = ~likely & (high >= table.kth_largest(u, k)[token])
+        at = now.nonzero()[:, 0]
+        z[at] = exact(token[at], feature[at])
+        u[at] = z[at] * norms_F[feature[at]]
+    chosen = (table.is_largest(u, k) & (u > 0)).nonzero()[:, 0]
     return token[chosen], feature[chosen], z[chosen]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ragged:
+    """Lists of different lengths, one per token, as rows of a table."""
+
+    token: Int[Tensor, " n"]
+    place: Int[Tensor, " n"]
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, token: Int[Tensor, " n"], tokens: int, *, least: int) -> "_Ragged":
+        """Return the lists of entries sorted by token, in a table of at least `least` columns."""
+        start = offsets_of(token, tokens)
+        place = torch.arange(len(token), device=token.device) - start[token]
+        return cls(token=token, place=place, shape=(tokens, max(least, int(start.diff().max()))))
+
+    def table(self, value: Tensor) -> Tensor:
+        """Return values as rows, filled up with -inf."""
+        out = value.new_full(self.shape, -torch.inf)
+        out[self.token, self.place] = value
+        return out
+
+    def kth_largest(self, value: Tensor, k: int) -> Float[Tensor, " B"]:
+        """Return the k-th largest of each token's values."""
+        return self.table(value).topk(k, dim=1).values[:, -1]
+
+    def is_largest(self, value: Tensor, k: int) -> Bool[Tensor, " n"]:
+        """Return True at the k largest of each token; of equal ones the first."""
+        table = self.table(value)
+        kept = table >= table.topk(k, dim=1).values[:, -1:]
+        if bool((kept.sum(1) > k).any()):
+            first = table.argsort(dim=1, descending=True, stable=True)[:, :k]
+            kept = torch.zeros_like(kept).scatter_(1, first, True)
+        return kept[self.token, self.place]
+
+
 def largest_by_batch(
-    scores: Callable[[], tuple[Tensor, Tensor]],
-    exact: Callable[[Tensor, Tensor], Tensor],
+    scores: Scores,
+    exact: Exact,
     norms_F: Float[Tensor, " F"],
     count: int,
     bar: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return token, feature and z of the `count` largest positive z N of the batch.
 
-    Parameters as for `largest_by_token`; `bar` turns the values of this process, falling, into the
-    least one that is kept over all processes.
+    `bar` turns the values of this process, falling, into the least that is kept over all processes.
     """
-    low_BF, high_BF = scores()
-    count_here = min(count, low_BF.numel())
-    least = _group_maxima(low_BF, -(-count_here // len(low_BF))).flatten().topk(count_here).values
-    token, feature = ((high_BF >= least[-1]) & (high_BF > 0)).nonzero(as_tuple=True)
+    B, F = scores.score_BF.shape
+    count = min(count, B * F)
+    least = scores.maxima(GROUPS_PER_K * -(-count // B)).flatten().topk(count).values[-1:]
+    token, feature, _ = scores.candidates(least)
     z = exact(token, feature)
     u = z * norms_F[feature]
-    order = u.argsort(descending=True, stable=True)[:count_here]
+    order = u.argsort(descending=True, stable=True)[:count]
     order = order[u[order] > 0]
     chosen = order[u[order] >= bar(u[order])].sort().values
     return token[chosen], feature[chosen], z[chosen]
 
 
-def kth_bound(low_BF: Float[Tensor, "B F"], k: int) -> Float[Tensor, "B 1"]:
-    """Return a lower bound of the k-th largest of each row, near it."""
-    return _group_maxima(low_BF, k).topk(k, dim=1).values[:, -1:]
-
-
-def _group_maxima(low_BF: Tensor, k: int) -> Tensor:
-    """Return the maxima of at least k groups of features: k of them are at most the k largest."""
-    B, F = low_BF.shape
-    groups = GROUPS_PER_K * k
-    if 2 * groups > F:
-        return low_BF
-    whole = F // groups * groups
-    maxima = low_BF[:, :whole].view(B, -1, groups).amax(1)
-    return torch.cat([maxima, low_BF[:, whole:]], dim=1)
-
-
-def bounds(
-    coarse: Coarse,
-    x_BE: Float[Tensor, "B E"],
-    bias_F: Float[Tensor, " F"],
-    norms_F: Float[Tensor, " F"],
-) -> tuple[Float[Tensor, "B F"], Float[Tensor, "B F"]]:
-    """Return bounds of z N, z = <w, x> + b, from a product in bfloat16.
-
-    Notes
-    -----
-    With w' and x' rounded, |<w, x> - <w', x'>| <= |w| |x - x'| + |w - w'| |x'|, and the product
-    adds a rounding of its result and of its sums. All norms are those of the numbers at hand.
-    """
-    rounded = x_BE.bfloat16()
-    product_BF = (rounded @ coarse.rows.T).float()
-    back = rounded.float()
-    gap_B = (x_BE - back).norm(dim=1)
-    ratio = (coarse.gap / coarse.size).nan_to_num(0).max()
-    sums = FLOAT32_ERROR * x_BE.shape[1]  # for any order of summation
-    slack_B = (gap_B + (ratio + sums) * back.norm(dim=1)) * (1 + BFLOAT16_ERROR)
-    slack_BF = torch.outer(slack_B, coarse.size)
-    slack_BF.add_(product_BF.abs(), alpha=2 * BFLOAT16_ERROR)
-    slack_BF.add_(bias_F.abs(), alpha=FLOAT32_ERROR)
-    product_BF.add_(bias_F)
-    low = (product_BF - slack_BF).mul_(norms_F)
-    high = product_BF.add_(slack_BF).mul_(norms_F)
-    return low, high
-
-
 def sampled(
     x_BE: Float[Tensor, "B E"], rows_FE: Float[Tensor, "F E"], bias_F: Float[Tensor, " F"]
-) -> Callable[[Tensor, Tensor], Tensor]:
+) -> Exact:
     """Return the function that computes z at some tokens (sorted) and features, in full."""
 
     def exact(token: Tensor, feature: Tensor) -> Tensor:

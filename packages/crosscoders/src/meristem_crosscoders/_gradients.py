@@ -104,15 +104,10 @@ class SparseStep:
 
     def gradients(self, auxiliary: Callable[[Callable[[], Tensor]], Auxiliary | None]) -> Gradients:
         """Return loss and gradients; `auxiliary` is given a function for the error x - x^."""
-        e, F, S = self.entries, len(self.norms_FS), self.norms_FS.shape[1]
         reconstruction = self._reconstruct()
-        penalty, y_nS = self._penalty()
-        slope_nS = self.terms.sparsity * penalty.slope(y_nS, e.feature)
-        push_nG = self._per_gate(slope_nS * self.norms_FS[e.feature])
+        penalty, push_nG, grad_norm_FS = self._penalise()
         grad_code_nG = self._dots() + push_nG
-        grad_z_n = (grad_code_nG * e.is_open).sum(1)
-        value_nS = (e.value[:, None] * e.is_open).expand(-1, S)
-        grad_norm_FS = column_sums(slope_nS * value_nS, e.feature, F)
+        grad_z_n = (grad_code_nG * self.entries.is_open).sum(1)
         aux = auxiliary(self._error)
         loss = reconstruction + self.terms.sparsity * penalty.value
         threshold = None
@@ -125,7 +120,7 @@ class SparseStep:
             open_S=self._open(),
             least_G=self._least(),
             b_enc=self._bias(grad_z_n, aux),
-            b_dec=self.slope_GBE.sum(1).reshape(S, -1),
+            b_dec=self.slope_GBE.sum(1).view_as(self.crosscoder.b_dec),
             log_threshold=threshold,
             encoder=self._encoder(grad_z_n, aux),
             decoder=self._decoder(grad_norm_FS, aux),
@@ -148,10 +143,10 @@ class SparseStep:
         G = self.gate_norms_FG.shape[1]
         rebuilt = [self._rebuilt(g) for g in range(G)]
         error_GBE = rebuilt[0][None] if G == 1 else torch.stack(rebuilt)
-        error_GBE = self.mesh.features.sum(error_GBE)
+        error_GBE = self.mesh.features.sum(error_GBE).contiguous()
         x_GBE = self.x_BSD.reshape(B, G, -1).transpose(0, 1)
         error_GBE.sub_(x_GBE).add_(self.crosscoder.b_dec.detach().reshape(G, 1, -1))
-        squares = self.mesh.data.sum(error_GBE.square().sum())
+        squares = self.mesh.data.sum(torch.dot(error_GBE.view(-1), error_GBE.view(-1)))
         self.slope_GBE = error_GBE.mul_(2 / (self.batch * S))
         return squares / (self.batch * S)
 
@@ -167,16 +162,23 @@ class SparseStep:
         B, S, D = self.x_BSD.shape
         return (self.slope_GBE.transpose(0, 1).reshape(B, S, D)) * (-self.batch * S / 2)
 
-    def _penalty(self) -> tuple[Penalty, Float[Tensor, "n S"]]:
-        e, (F, S) = self.entries, self.norms_FS.shape
-        y_nS = e.value[:, None] * e.is_open * self.norms_FS[e.feature]
-        kind = self.terms.penalty
-        total_F = totals(kind, y_nS, e.feature, F) if kind != "none" else y_nS.new_zeros(F)
-        penalty = penalty_of(kind, total_F, batch=self.batch, snapshots=S, mesh=self.mesh)
-        return penalty, y_nS
-
-    def _per_gate(self, value_nS: Float[Tensor, "n S"]) -> Float[Tensor, "n G"]:
-        return value_nS.sum(1, keepdim=True) if self.gate_norms_FG.shape[1] == 1 else value_nS
+    def _penalise(self) -> tuple[Penalty, Float[Tensor, "n G"], Float[Tensor, "F S"] | None]:
+        """Return the penalty, its gradient by codes and, unless there is none, by norms."""
+        e, (F, S), kind = self.entries, self.norms_FS.shape, self.terms.penalty
+        if kind == "none":
+            zero = penalty_of(
+                kind, self.norms_FS.new_zeros(F), batch=self.batch, snapshots=S, mesh=self.mesh
+            )
+            return zero, torch.zeros_like(e.is_open, dtype=e.value.dtype), None
+        norms_nS, value_nS = self.norms_FS[e.feature], e.value[:, None] * e.is_open
+        y_nS = value_nS * norms_nS
+        penalty = penalty_of(
+            kind, totals(kind, y_nS, e.feature, F), batch=self.batch, snapshots=S, mesh=self.mesh
+        )
+        slope_nS = self.terms.sparsity * penalty.slope(y_nS, e.feature)
+        push_nS = slope_nS * norms_nS
+        push_nG = push_nS.sum(1, keepdim=True) if e.is_open.shape[1] == 1 else push_nS
+        return penalty, push_nG, column_sums(slope_nS * value_nS, e.feature, F)
 
     def _dots(self) -> Float[Tensor, "n G"]:
         """Return <dL/dx^, decoder row> for every entry at every gate."""
@@ -222,7 +224,7 @@ class SparseStep:
         return lambda rows: listed.sums(x_BE, rows).view(-1, *shape)
 
     def _decoder(
-        self, grad_norm_FS: Float[Tensor, "F S"], aux: Auxiliary | None
+        self, grad_norm_FS: Float[Tensor, "F S"] | None, aux: Auxiliary | None
     ) -> Callable[[slice], Tensor]:
         e, (F, S) = self.entries, self.norms_FS.shape
         G = self.gate_norms_FG.shape[1]
@@ -231,17 +233,18 @@ class SparseStep:
             at = e.is_open[:, g].nonzero()[:, 0] if G > 1 or self.window is not None else ...
             lists.append(by_feature(e.token[at], e.feature[at], e.value[at], F))
         extra = None if aux is None else by_feature(aux.token, aux.feature, aux.value, F)
-        radial_FS = radial(grad_norm_FS, self.norms_FS)
-        W_dec, is_radial = self.crosscoder.W_dec.detach(), bool(radial_FS.any())
+        radial_FS = None if grad_norm_FS is None else radial(grad_norm_FS, self.norms_FS)
+        W_dec, slopes = self.crosscoder.W_dec.detach(), self.slope_GBE
 
         def block(rows: slice) -> Float[Tensor, "block S D"]:
-            parts = [
-                listed.sums(s_BE, rows) for listed, s_BE in zip(lists, self.slope_GBE, strict=True)
-            ]
-            grad = torch.stack(parts, dim=1).view(-1, S, W_dec.shape[-1])
+            parts = [listed.sums(s_BE, rows) for listed, s_BE in zip(lists, slopes, strict=True)]
+            grad = parts[0] if G == 1 else torch.stack(parts, dim=1)
+            grad = grad.view(-1, S, W_dec.shape[-1])
             if extra is not None and aux is not None:
                 grad += extra.sums(aux.grad_rebuilt, rows).view_as(grad)
-            return grad.addcmul_(radial_FS[rows, :, None], W_dec[rows]) if is_radial else grad
+            if radial_FS is not None:
+                grad.addcmul_(radial_FS[rows, :, None], W_dec[rows])
+            return grad
 
         return block
 

@@ -93,9 +93,9 @@ class Crosscoder(nn.Module):
         """Return the decoder norms in normalised space, so that they compare over snapshots."""
         return self.W_dec.norm(dim=-1) * self.scale
 
-    def gate_norms(self) -> Float[Tensor, "F G"]:
-        """Return what scales a pre-activation before its gate."""
-        norms_FS = self.norms()
+    def gate_norms(self, norms_FS: Float[Tensor, "F S"] | None = None) -> Float[Tensor, "F G"]:
+        """Return what scales a pre-activation before its gate; `norms_FS` if they are known."""
+        norms_FS = self.norms() if norms_FS is None else norms_FS
         if self.config.gate == "snapshot":
             return norms_FS
         match self.config.code_norm:

@@ -13,7 +13,10 @@ from meristem_crosscoders._bags import offsets_of
 from meristem_crosscoders._entries import (
     Coarse,
     Entries,
-    bounds,
+    Exact,
+    Scores,
+    coarse_scores,
+    exact_scores,
     largest_by_batch,
     largest_by_token,
     sampled,
@@ -21,8 +24,6 @@ from meristem_crosscoders._entries import (
 from meristem_crosscoders._mesh import Cohort, Mesh
 from meristem_crosscoders._model import Crosscoder
 
-Scores = Callable[[], tuple[Tensor, Tensor]]  # bounds of z N
-Exact = Callable[[Tensor, Tensor], Tensor]  # z at tokens and features
 Found = tuple[Tensor, Tensor, Tensor]  # token, feature, z
 
 EDGE = 1e-5  # relative: entries this near to a gate are looked at, then judged in full
@@ -66,13 +67,10 @@ def ranked(
 
     if coarse is not None and norms_FG.shape[1] == 1:
         norms_F, exact = norms_FG[:, 0], sampled(x_BE, rows_FE, bias_F)
-        found = choose(norms_F, lambda: bounds(coarse, x_BE, bias_F, norms_F), exact)
+        found = choose(norms_F, coarse_scores(coarse, x_BE, bias_F, norms_F), exact)
         return entries(len(x_BE), *found)
     z_BF = torch.addmm(bias_F, x_BE, rows_FE.T)
-    parts = [
-        choose(n, lambda n=n: _exactly(z_BF * n), lambda b, i: z_BF[b, i])
-        for n in norms_FG.unbind(1)
-    ]
+    parts = [choose(n, exact_scores(z_BF * n), lambda b, i: z_BF[b, i]) for n in norms_FG.unbind(1)]
     return entries(len(x_BE), *parts[0]) if len(parts) == 1 else _union(parts, z_BF)
 
 
@@ -128,11 +126,6 @@ def _bar(count: int, cohort: Cohort) -> Callable[[Tensor], Tensor]:
         return every.topk(count).values[-1] if len(every) > count else u.new_zeros(())
 
     return bar
-
-
-def _exactly(score_BF: Tensor) -> tuple[Tensor, Tensor]:
-    """Return equal lower and upper bounds."""
-    return score_BF, score_BF
 
 
 def _union(parts: list[tuple[Tensor, Tensor, Tensor]], z_BF: Float[Tensor, "B F"]) -> Entries:

@@ -48,7 +48,8 @@ def step_gradients(
         Share of open pairs from which tiles are used instead of lists.
     """
     batch = len(x_BSD) if mesh.data.size == 1 else int(mesh.data.sum(torch.tensor(len(x_BSD))))
-    norms_FS, gates_FG = crosscoder.norms(), crosscoder.gate_norms()
+    norms_FS = crosscoder.norms()
+    gates_FG = crosscoder.gate_norms(norms_FS)
 
     def dead(error: Callable[[], Tensor]) -> Auxiliary | None:
         if terms.auxk <= 0 or terms.dead_F is None:
