@@ -21,7 +21,7 @@ from meristem_evolution._config import Settings
 from meristem_evolution._study import Study
 
 FOLDED = "crosscoder.safetensors"
-INITIAL_TOKENS = 256  # on which the first norm is searched
+INITIAL_TOKENS = 64  # on which the first norm is searched, 70 times
 NORMALISATION_TOKENS = 16_384
 CHECKPOINTS, RECORDS = 20, 200  # of a run, about
 
