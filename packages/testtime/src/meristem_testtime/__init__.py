@@ -22,6 +22,7 @@ from meristem_testtime._algorithms import (
     rebase_widths,
 )
 from meristem_testtime._at_k import AtK, at_k
+from meristem_testtime._batching import Guide
 from meristem_testtime._confidence import (
     WindowConfidence,
     early_stop_threshold,
@@ -37,7 +38,14 @@ from meristem_testtime._counting import (
     pass_at_k,
     pass_hat_k,
 )
-from meristem_testtime._engine import Completion, Engine, Request
+from meristem_testtime._engine import (
+    Capability,
+    Completion,
+    Engine,
+    EngineError,
+    Request,
+    UnsupportedError,
+)
 from meristem_testtime._estimates import CoverageLaw, MeanInterval, fit_coverage, interval
 from meristem_testtime._fake import FakeEngine
 from meristem_testtime._guides import blend, confidence_guide, reward_guide
@@ -49,6 +57,7 @@ from meristem_testtime._lengths import (
 )
 from meristem_testtime._majority import maj_at_k
 from meristem_testtime._mcts import mcts, puct, uct
+from meristem_testtime._nodes import Budget, Cost, Node, SearchResult, Step
 from meristem_testtime._particles import particles, resample
 from meristem_testtime._records import (
     SolutionRecord,
@@ -82,20 +91,9 @@ from meristem_testtime._rules import (
     weighted,
 )
 from meristem_testtime._samples import from_results, from_revisions, from_samples
-from meristem_testtime._search import (
-    Algorithm,
-    Budget,
-    BudgetExhausted,
-    Cost,
-    Guide,
-    Node,
-    SearchResult,
-    Step,
-    Task,
-    search,
-    search_sync,
-)
+from meristem_testtime._search import search, search_sync
 from meristem_testtime._sequential import force_budget, kept_text, revise
+from meristem_testtime._task import Algorithm, BudgetExhausted, Task
 from meristem_testtime._traces import Traces, count_markers, read_traces
 from meristem_testtime._vote import SmvExplanation, Vote, explain_smv, vote
 
@@ -106,11 +104,13 @@ __all__ = [
     "Budget",
     "BudgetComparison",
     "BudgetExhausted",
+    "Capability",
     "Chains",
     "Completion",
     "Cost",
     "CoverageLaw",
     "Engine",
+    "EngineError",
     "FakeEngine",
     "Guide",
     "LengthByOutcome",
@@ -130,6 +130,7 @@ __all__ = [
     "Stop",
     "Task",
     "Traces",
+    "UnsupportedError",
     "Vote",
     "WindowConfidence",
     "adaptive",
