@@ -38,6 +38,7 @@ from meristem_testtime._counting import (
     pass_at_k,
     pass_hat_k,
 )
+from meristem_testtime._curve import Curve, curve
 from meristem_testtime._engine import (
     Capability,
     Completion,
@@ -52,8 +53,10 @@ from meristem_testtime._guides import blend, confidence_guide, reward_guide
 from meristem_testtime._lengths import (
     LengthByOutcome,
     LengthProfile,
+    MarkerTrend,
     length_by_outcome,
     length_profile,
+    marker_trend,
 )
 from meristem_testtime._majority import maj_at_k
 from meristem_testtime._mcts import mcts, puct, uct
@@ -109,12 +112,14 @@ __all__ = [
     "Completion",
     "Cost",
     "CoverageLaw",
+    "Curve",
     "Engine",
     "EngineError",
     "FakeEngine",
     "Guide",
     "LengthByOutcome",
     "LengthProfile",
+    "MarkerTrend",
     "MeanInterval",
     "Node",
     "ReplayEngine",
@@ -148,6 +153,7 @@ __all__ = [
     "certain",
     "confidence_guide",
     "count_markers",
+    "curve",
     "dfs",
     "dirichlet",
     "dvts",
@@ -172,6 +178,7 @@ __all__ = [
     "longest_majority",
     "maj_at_k",
     "majority",
+    "marker_trend",
     "mcts",
     "mg_pass_at_k",
     "particles",

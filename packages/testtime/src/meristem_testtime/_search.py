@@ -19,7 +19,7 @@ async def search(
     budget: Budget = UNLIMITED,
     temperature: float = 0.7,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int, SearchResult], None] | None = None,
 ) -> list[SearchResult]:
     """Return what `algorithm` finds for every question, all questions at once.
 
@@ -40,7 +40,7 @@ async def search(
     seed
         Same seed, engine and questions: same results, whatever runs beside.
     progress
-        Called with the numbers of finished and of all questions.
+        Called with the numbers of finished and of all questions, and what was just found.
 
     Raises
     ------
@@ -67,9 +67,10 @@ async def search(
         finally:
             run.leave()
         done += 1
+        found = task.result(exhausted=exhausted)
         if progress is not None:
-            progress(done, len(questions))
-        return task.result(exhausted=exhausted)
+            progress(done, len(questions), found)
+        return found
 
     return await together(solve(*item) for item in questions.items())
 
@@ -84,7 +85,7 @@ def search_sync(
     budget: Budget = UNLIMITED,
     temperature: float = 0.7,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int, SearchResult], None] | None = None,
 ) -> list[SearchResult]:
     """Return what `search` returns, from code without an event loop."""
     return asyncio.run(
