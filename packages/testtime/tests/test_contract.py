@@ -231,7 +231,7 @@ def test_the_trained_model_adds(trained):
         for b in (0, 1):
             (each,) = ask(trained, request(trained, f"{a}+{b}=", temperature=0.0, max_tokens=1))[0]
             right += trained.decode(each.ids) == str((a + b) % 10)
-    assert right >= 14, f"{right} of 20 sums"
+    assert right >= 18, f"{right} of 20 sums"
 
 
 def test_a_long_prompt_names_both_lengths(engine):

@@ -4,7 +4,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import meristem_testtime as tt
-from meristem_core.report import Block, HorizontalLine, LineChart, Page, Section, Series, Table, Text, Tile, Tiles
+from meristem_core.report import (
+    Block,
+    HorizontalLine,
+    LineChart,
+    Page,
+    Section,
+    Series,
+    Table,
+    Text,
+    Tile,
+    Tiles,
+)
 from meristem_deliberate._measure import Measured
 
 RIVALS = ("shortest majority", "longest majority", "short-3")
@@ -64,12 +75,12 @@ def _overview(measured: Mapping[str, Measured]) -> Section:
             _percent(each.curve.accuracy["majority"][-1]),
             _points(each.curve.difference["shortest majority"][-1]),
             "-" if each.profile is None else _points(each.profile.contrast),
-            100 * each.unanswered,
+            f"{100 * each.unanswered:.1f} %",
         ]
         for name, each in measured.items()
     ]
     columns = ["stratum", "questions", "one sample", "majority", "shortest minus majority",
-               "longest minus shortest sample", "unanswered, %"]  # fmt: skip
+               "longest minus shortest sample", "unanswered"]  # fmt: skip
     return Section(
         title="All strata",
         blocks=[Table(columns=columns, rows=rows, caption="Percent; differences in points.")],
@@ -121,7 +132,14 @@ def _votes(each: Measured) -> list[Block]:
         lines=[HorizontalLine(name="majority", y=0)],
         note=_finding("The shortest majority vote minus majority", smv, f"at k = {k}"),
     )
-    return [Tiles(tiles), chart, paired, _rules_table(each), *_answered(each), Text(_smv_text(each.smv))]
+    return [
+        Tiles(tiles),
+        chart,
+        paired,
+        _rules_table(each),
+        *_answered(each),
+        Text(_smv_text(each.smv)),
+    ]
 
 
 def _rules_table(each: Measured) -> Table:
@@ -156,8 +174,8 @@ def _answered(each: Measured) -> list[Block]:
 def _smv_text(smv: tt.SmvExplanation) -> str:
     return (
         "With all samples the shortest majority vote agrees with a sole majority on "
-        f"{smv.same:.1%} of the questions, breaks a tie of majority on {smv.tie_break:.1%}, and overturns a "
-        f"majority on {smv.overturn:.1%}; {smv.unanswered:.1%} have no answer at all."
+        f"{smv.same:.1%} of the questions, breaks a tie of majority on {smv.tie_break:.1%}, and "
+        f"overturns a majority on {smv.overturn:.1%}; {smv.unanswered:.1%} have no answer at all."
     )
 
 
@@ -176,13 +194,15 @@ def _lengths(each: Measured) -> list[Block]:
                 note=_finding("The longest minus the shortest sample", each.profile.contrast),
             )
         )
+    blocks += _markers(each)
     if each.outcome is not None:
         o = each.outcome
         d = o.difference
         blocks.append(
             Text(
                 f"On questions with both, right samples have {o.correct:,.0f} tokens and wrong "
-                f"ones {o.incorrect:,.0f}: a difference of {d.mean:,.0f} [{d.low:,.0f}, {d.high:,.0f}]. "
+                f"ones {o.incorrect:,.0f}: a difference of {d.mean:,.0f} "
+                f"[{d.low:,.0f}, {d.high:,.0f}]. "
                 f"A right sample is the shorter with chance {_percent(o.shorter)} %."
             )
         )
@@ -195,6 +215,28 @@ def _lengths(each: Measured) -> list[Block]:
                    "right minus wrong at equal length"]  # fmt: skip
         blocks.append(Table(columns=columns, rows=rows))
     return blocks or [Text("Nothing to compare: see the notes below.")]
+
+
+def _markers(each: Measured) -> list[Block]:
+    if each.profile is None:
+        return []
+    tokens = [float(value) for value in each.profile.tokens]
+    series = [
+        Series(name=name, x=tokens, y=[float(value) for value in counts])
+        for name, counts in each.profile.markers.items()
+        if counts.any()
+    ]
+    if not series:
+        return []
+    return [
+        LineChart(
+            title="Words of doubt by length",
+            x_label="mean tokens of the r-th shortest sample",
+            y_label="occurrences a sample",
+            series=series,
+            first="linear",
+        )
+    ]
 
 
 def _revision(found: tt.RevisionReport, budget: tt.BudgetComparison) -> list[Block]:
@@ -256,6 +298,8 @@ def _finding(what: str, found: tt.MeanInterval, where: str = "") -> str:
         "is above zero" if found.low > 0 else "is below zero"
     )  # fmt: skip
     place = f" {where}" if where else ""
+    if found.low == found.high == 0:
+        return f"{what}{place}: nothing, on every question."
     return (
         f"{what}{place}: {_points(found)} points, which {side}; detectable here: "
         f"{100 * found.minimal_detectable:.1f}."

@@ -56,13 +56,16 @@ class Calibration:
     @property
     def difficulty(self) -> Float[np.ndarray, " I"]:
         """Location of each item, the mean of its thresholds."""
-        return self._averages @ self.threshold
+        first = np.cumsum(self.max_score) - self.max_score
+        return np.add.reduceat(self.threshold, first) / self.max_score
 
     @property
     def difficulty_se(self) -> Float[np.ndarray, " I"]:
         """Standard errors of the locations."""
-        average = self._averages
-        return np.sqrt(np.einsum("ih,hk,ik->i", average, self.vcov, average).clip(min=0))
+        first = np.cumsum(self.max_score) - self.max_score
+        rows = np.add.reduceat(self.vcov, first, axis=0)
+        sums = np.add.reduceat(rows, first, axis=1)
+        return np.sqrt(np.diag(sums).clip(min=0)) / self.max_score
 
     @property
     def aic(self) -> float:
@@ -84,7 +87,8 @@ class Calibration:
         if unknown or not len(reference):
             raise ValueError(f"unknown reference {unknown}; name one or more of {self.items}")
         chosen = [self.items.index(label) for label in reference]
-        w = self._averages[chosen].mean(axis=0)
+        share = np.bincount(chosen, minlength=len(self.items)) / len(chosen)
+        w: Float[np.ndarray, " H"] = np.repeat(share / self.max_score, self.max_score)
         shift = float(w @ self.threshold)
         return replace(
             self,
@@ -101,11 +105,6 @@ class Calibration:
         )
         rows = zip(self.items, self.difficulty, self.difficulty_se, strict=True)
         return "\n".join([head, *(f"{name:>16} {b:9.4f} {se:8.4f}" for name, b, se in rows)])
-
-    @property
-    def _averages(self) -> Float[np.ndarray, "I H"]:
-        belongs = self.item_of == np.arange(len(self.items))[:, None]
-        return belongs / self.max_score[:, None]
 
 
 def shifted_covariance(

@@ -12,10 +12,12 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.special import expit
 
 from meristem_rasch._calibration import Calibration
 from meristem_rasch._curves import curves
 from meristem_rasch._errors import DataError
+from meristem_rasch._patterns import distinct_rows
 from meristem_rasch._responses import Responses
 
 Method = Literal["wle", "mle", "map", "eap"]
@@ -129,12 +131,16 @@ def _distinct(
 ) -> tuple[Int[np.ndarray, "n I"], Int[np.ndarray, " N"]]:
     """Return one row per distinct estimation problem, and each person's row in them."""
     if cal.model in ("2pl", "3pl", "gpcm", "grm"):
-        rows, where = np.unique(data.scores, axis=0, return_inverse=True)
-        return rows, where.ravel()
+        first, where = distinct_rows(data.scores)
+        return data.scores[first], where
     # under the Rasch family the answered items and the raw score are sufficient
-    keys = np.column_stack([np.packbits(data.mask, axis=1), data.raw])
-    _, first, where = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    return data.scores[first], where.ravel()
+    mask, raw = data.mask, data.raw
+    if mask.all():
+        _, first, where = np.unique(raw, return_index=True, return_inverse=True)
+        return data.scores[first], where
+    score = np.ascontiguousarray(raw[:, None]).view(np.uint8)
+    first, where = distinct_rows(np.hstack([np.packbits(mask, axis=1), score]))
+    return data.scores[first], where
 
 
 def _roots(
@@ -152,7 +158,9 @@ def _roots_of(
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     low = np.full(len(rows), float(cal.threshold.min()) - BOUND)
     high = np.full(len(rows), float(cal.threshold.max()) + BOUND)
-    theta = np.full(len(rows), float(cal.threshold.mean()))
+    raw = np.maximum(rows, 0).sum(axis=1) + 0.3
+    possible = np.where(rows >= 0, cal.max_score, 0).sum(axis=1) + 0.6
+    theta = np.log(raw / (possible - raw)) + float(cal.threshold.mean())
     if method == "mle":
         theta = _infinite(cal, rows, theta)
         finite = np.isfinite(theta)
@@ -191,19 +199,32 @@ def _equation(
     mean: float,
     sd: float,
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    p, first, second = curves(cal, theta)
-    safe = np.where(p > 0, p, 1.0)
-    mask = rows >= 0
-    at = np.where(mask, rows, 0)[:, :, None]
-    ratio = np.take_along_axis(first / safe, at, axis=2)[:, :, 0]
-    score = (ratio * mask).sum(axis=1)
-    info = ((first**2 / safe).sum(axis=2) * mask).sum(axis=1)
+    """Return the left side of the estimating equation and the (Fisher) information."""
+    score, info, third = _derivatives(cal, rows, theta)
     if method == "map":
         return score - (theta - mean) / sd**2, info + sd**-2
     if method == "wle":
-        third = ((first * second / safe).sum(axis=2) * mask).sum(axis=1)
         score = score + third / (2 * np.maximum(info, 1e-300))
     return score, info
+
+
+def _derivatives(
+    cal: Calibration, rows: Int[np.ndarray, "n I"], theta: Float[np.ndarray, " n"]
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Return d log L / d theta, the information and J = sum P' P'' / P."""
+    mask = rows >= 0
+    if not (cal.slope != 1).any() and not cal.guess.any() and (cal.max_score == 1).all():
+        p = expit(theta[:, None] - cal.threshold)
+        v = p * (1 - p) * mask
+        score = np.maximum(rows, 0).sum(axis=1) - (p * mask).sum(axis=1)
+        return score, v.sum(axis=1), (v * (1 - 2 * p)).sum(axis=1)
+    p, first, second = curves(cal, theta)
+    safe = np.where(p > 0, p, 1.0)
+    at = np.where(mask, rows, 0)[:, :, None].astype(np.int64)
+    ratio = np.take_along_axis(first / safe, at, axis=2)[:, :, 0]
+    info = ((first**2 / safe).sum(axis=2) * mask).sum(axis=1)
+    third = ((first * second / safe).sum(axis=2) * mask).sum(axis=1)
+    return (ratio * mask).sum(axis=1), info, third
 
 
 def _eap(
