@@ -16,6 +16,10 @@ COMMANDS = {  # word: module with a function `main`, what it does
         "meristem.reproduce._command",
         "reproduce the papers behind Meristem, claim by claim",
     ),
+    "deliberate": (
+        "meristem_deliberate.__main__",
+        "spend test-time compute on questions: sample, vote, revise, compare",
+    ),
 }
 EXAMPLES = """\
 examples:
