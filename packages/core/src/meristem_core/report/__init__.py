@@ -5,6 +5,7 @@ from meristem_core.report._blocks import (
     Check,
     Checks,
     Details,
+    Drawing,
     HorizontalLine,
     LineChart,
     Link,
@@ -19,12 +20,14 @@ from meristem_core.report._blocks import (
 )
 from meristem_core.report._figure import render_svg
 from meristem_core.report._page import document, fragments, render
+from meristem_core.report._text import clean
 
 __all__ = [
     "Block",
     "Check",
     "Checks",
     "Details",
+    "Drawing",
     "HorizontalLine",
     "LineChart",
     "Link",
@@ -36,6 +39,7 @@ __all__ = [
     "Text",
     "Tile",
     "Tiles",
+    "clean",
     "document",
     "fragments",
     "render",
