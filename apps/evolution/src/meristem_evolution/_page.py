@@ -1,9 +1,8 @@
 """The explorer as one HTML file that asks for nothing else."""
 
-from html import escape
 from importlib.resources import files
 
-from meristem_core.report import document, fragments
+from meristem_core.report import clean, document, fragments
 from meristem_evolution._explorer import Explorer
 from meristem_evolution._pack import pack_explorer
 
@@ -30,8 +29,8 @@ def render_explorer(explorer: Explorer) -> str:
     overview, tasks, about = fragments([explorer.overview, explorer.tasks, explorer.about])
     frame = source.joinpath(FRAME).read_text("utf-8")
     filling = {
-        "title": escape(explorer.title),
-        "subtitle": escape(explorer.subtitle),
+        "title": clean(explorer.title),
+        "subtitle": clean(explorer.subtitle),
         "overview": overview,
         "tasks": tasks,
         "about": about,

@@ -1,7 +1,7 @@
 """Stage 5: a crosscoder over the run's own snapshots, and the explorer of its features."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,24 +46,33 @@ def evolve_features(
     UsageError
         If too few features live, or a domain has too little text.
     """
-    tokenizer = load_tokenizer(tokens)
     settings = replace(scale.evolution, seed=seed)
+    study = study_of(tokens, snapshots, corpus, scale, steps, seed)
+    return evolve(
+        Stages(folder, say, prefix="features, "),
+        study,
+        settings,
+        stored={"site": study.snapshots.site, **asdict(settings)},
+        page=page,
+        encode=_encoder(load_tokenizer(tokens)),
+    )
+
+
+def study_of(
+    tokens: Path, snapshots: Path, corpus: Corpus, scale: Scale, steps: list[int], seed: int
+) -> Study:
+    """Return the snapshots at their middle layer, and rows of every domain by its weight."""
+    tokenizer = load_tokenizer(tokens)
+    settings = scale.evolution
     paths = {step: snapshot_path(snapshots, step) for step in steps}
-    site = default_site(paths[steps[-1]])
     text = Text(
         train=_rows(tokens, corpus, "train", settings.tokens, scale.context, seed),
         held_out=_rows(tokens, corpus, "validation", settings.analysis_tokens, scale.context, seed),
         vocabulary=token_bytes(tokenizer),
         special=tuple(tokenizer.all_special_ids),
     )
-    return evolve(
-        Stages(folder, say, prefix="features, "),
-        Study(snapshots=SnapshotSet.from_dirs(paths, site), text=text),
-        settings,
-        stored={"site": site},
-        page=page,
-        encode=_encoder(tokenizer),
-    )
+    site = default_site(paths[steps[-1]])
+    return Study(snapshots=SnapshotSet.from_dirs(paths, site), text=text)
 
 
 def _encoder(tokenizer: PreTrainedTokenizerFast) -> Callable[[str], list[int]]:
