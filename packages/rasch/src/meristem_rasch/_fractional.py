@@ -32,7 +32,7 @@ class FractionalFit:
     interval: Float[np.ndarray, "N 2"]  # 95 % over resampled items; NaN without bootstrap
     dispersion: float  # phi; 1 for independent trials, more for anything the model misses
     fitted: Table
-    ridge: float
+    ridge: float | int
     n_iter: int
 
 
@@ -77,6 +77,8 @@ class Fractional:
             If `max_steps` steps do not reach `tol`.
         """
         y, w = _checked(scores, weight)
+        if self.ridge == 0:
+            _check_interior(y, w)
         theta, b, n_iter = self._solve(y, w, np.ones(y.shape[1]))
         p = expit(theta[:, None] - b)
         theta_se, b_se = _errors(p, w, self.ridge)
@@ -118,7 +120,7 @@ class Fractional:
         times: Float[np.ndarray, " I"],
         start: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, " I"], int]:
-        w, ridge = w * times, self.ridge * times + 1e-12
+        w, ridge = w * times, self.ridge * times
         theta, b = start or (np.zeros(len(y)), np.zeros(y.shape[1]))
         value = _objective(y, w, ridge, theta, b)
         for n_iter in range(1, self.max_steps + 1):
@@ -127,8 +129,8 @@ class Fractional:
             up = excess.sum(axis=1) - RIDGE_ABILITY * theta
             down = -excess.sum(axis=0) - ridge * b
             d_theta, d_b = _newton(w * p * (1 - p), ridge, up, down)
-            shift = d_b[times > 0].mean()  # decides nothing
-            d_theta, d_b = d_theta - shift, d_b - shift
+            if self.ridge == 0:  # a common shift decides nothing, and is rounding
+                d_theta, d_b = d_theta - d_b.mean(), d_b - d_b.mean()
             scale = min(1.0, 3.0 / max(np.abs(d_theta).max(), np.abs(d_b).max(), 1e-300))
             while True:
                 new = theta + scale * d_theta, b + scale * d_b
@@ -137,12 +139,7 @@ class Fractional:
                     break
                 scale /= 2
             (theta, b), value = new, after
-            moved = scale * max(float(np.abs(d_theta).max()), float(np.abs(d_b[times > 0]).max()))
-            if np.ptp(theta) > 2 * FARTHEST or np.ptp(b[times > 0]) > 2 * FARTHEST:
-                raise ExistenceError(
-                    "an ability or difficulty runs to infinity (all right or all wrong); use a "
-                    "ridge, or drop it"
-                )
+            moved = scale * max(float(np.abs(d_theta).max()), float(np.abs(d_b).max()))
             if moved < self.tol:
                 centre = float(b.mean()) if start is None else 0.0
                 return theta - centre, b - centre, n_iter
@@ -161,8 +158,10 @@ class Fractional:
         items, drawn = y.shape[1], list[np.ndarray]()
         for _ in range(self.bootstrap):
             times = rng.multinomial(items, np.full(items, 1 / items)).astype(float)
-            t, c, _ = self._solve(y, w, times, (theta, b))
-            drawn.append(t - np.average(c, weights=times))
+            kept = times > 0
+            start = theta, b[kept]
+            t, c, _ = self._solve(y[:, kept], w[:, kept], times[kept], start)
+            drawn.append(t - np.average(c, weights=times[kept]))
         return np.quantile(np.array(drawn), [0.025, 0.975], axis=0).T
 
 
@@ -184,6 +183,17 @@ def _checked(scores: ArrayLike, weight: ArrayLike | None) -> tuple[Table, Table]
     if not (seen.any(axis=0).all() and seen.any(axis=1).all()):
         raise DataError("a system or item has no score; drop it")
     return np.where(seen, y, 0.0), np.where(seen, w, 0.0)
+
+
+def _check_interior(y: Table, w: Table) -> None:
+    for kind, axis in (("item", 0), ("system", 1)):
+        right, total = (w * y).sum(axis=axis), w.sum(axis=axis)
+        extreme = np.flatnonzero((right == 0) | (right == total))
+        if len(extreme):
+            raise ExistenceError(
+                f"{kind} {extreme[0] + 1} is all right or all wrong, so its estimate is infinite; "
+                "use a ridge, or drop it"
+            )
 
 
 def _objective(
