@@ -106,8 +106,8 @@ def sit_exam(
     if scale.set_aside:
         kind = "systems" if scale.choice.method == "dual" else "items"
         warnings.append(
-            f"{len(scale.set_aside)} {kind} with one score throughout have no finite measure and "
-            "were set aside: " + _listed(scale.set_aside)
+            f"{len(scale.set_aside)} {kind} with one score throughout (but for extreme rows) "
+            "have no finite measure and were set aside: " + _listed(scale.set_aside)
         )
     y, w = rates(evidence), weights(evidence)
     long, long_answered = _length(evidence, y, w, seed)
@@ -238,7 +238,7 @@ def _raters(graders: Graders, seed: int) -> RaterStudy:
     table = graders.table
     agreement = rater_agreement(table, bootstrap=200 if len(table) < 3000 else 50, seed=seed)
     low, high = float(np.nanmin(table)), float(np.nanmax(table))
-    fit = Fractional(bootstrap=1, seed=seed).fit((table - low) / (high - low))
+    fit = Fractional(bootstrap=1).fit((table - low) / (high - low), rng=seed)
     spread = float(np.var(fit.difficulty, ddof=1))
     error = float(np.mean(fit.difficulty_se**2))
     return RaterStudy(

@@ -10,24 +10,27 @@ from jaxtyping import Float
 
 from meristem_core.report import clean
 
+Number = float | int  # type checkers of running programs tell them apart
 WIDTH = 400
 LEFT, RIGHT = 44, 12
 
 
-def ticks(low: float, high: float, count: int = 6) -> list[float]:
+def ticks(low: Number, high: Number, count: int = 6) -> list[float]:
     """Return round values inside [low, high]."""
     rough = max(high - low, 1e-9) / count
     power = 10.0 ** np.floor(np.log10(rough))
     step = next(f * power for f in (1, 2, 5, 10) if f * power >= rough * (1 - 1e-9))
-    return [k * step for k in range(int(np.ceil(low / step - 1e-9)), int(high / step + 1e-9) + 1)]
+    return [
+        float(k * step) for k in range(int(np.ceil(low / step - 1e-9)), int(high / step + 1e-9) + 1)
+    ]
 
 
-def text(x: float, y: float, words: str, kind: str = "x", *, more: str = "") -> str:
+def text(x: Number, y: Number, words: str, kind: str = "x", *, more: str = "") -> str:
     """Return a text element."""
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}"{more}>{clean(words)}</text>'
 
 
-def svg(height: float, label: str, parts: Sequence[str]) -> str:
+def svg(height: Number, label: str, parts: Sequence[str]) -> str:
     """Return the element around the parts."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" role="img" '
@@ -35,7 +38,7 @@ def svg(height: float, label: str, parts: Sequence[str]) -> str:
     )
 
 
-def _label(value: float) -> str:
+def _label(value: Number) -> str:
     return f"{value:.4g}".replace("-", "−")
 
 
@@ -54,7 +57,7 @@ def ruler(
     bins = 36
     width = (right - left) / bins
 
-    def x_of(value: float) -> float:
+    def x_of(value: Number) -> float:
         return left + (value - low) / (high - low) * (right - left)
 
     parts = [f'<path class="axis" d="M{left} {middle}H{right}"/>']
@@ -111,22 +114,22 @@ def ruler(
 
 def intervals(
     names: Sequence[str],
-    middle: Sequence[float],
-    low: Sequence[float],
-    high: Sequence[float],
+    middle: Sequence[Number],
+    low: Sequence[Number],
+    high: Sequence[Number],
     *,
     axis: str,
     kinds: Sequence[str] | None = None,
 ) -> str:
     """Return one row a name with a dot and its interval, in the given order."""
     row, top = 15, 8
-    left = min(150, 16 + 6 * max(len(_short(name)) for name in names))
+    left = min(176, 18 + 6.6 * max(len(_short(name)) for name in names))
     start, end = min(low), max(high)
     margin = 0.03 * max(end - start, 1e-9)
     start, end = start - margin, end + margin
     floor = top + row * len(names)
 
-    def x_of(value: float) -> float:
+    def x_of(value: Number) -> float:
         return left + (value - start) / (end - start) * (WIDTH - RIGHT - left)
 
     parts = [
@@ -134,6 +137,8 @@ def intervals(
         + text(x_of(t), floor + 15, _label(t))
         for t in ticks(start, end)
     ]
+    if start < 0 < end:
+        parts.append(f'<path class="level" d="M{x_of(0):.1f} {top}V{floor}"/>')
     for k, (name, m, a, b) in enumerate(zip(names, middle, low, high, strict=True)):
         y, kind = top + row * (k + 0.5), "c0" if kinds is None else kinds[k]
         parts.append(text(left - 8, y, _short(name), "y ink"))
@@ -142,22 +147,22 @@ def intervals(
             f'<circle class="{kind}" cx="{x_of(m):.1f}" cy="{y:.1f}" r="3"><title>{clean(name)}: '
             f"{_label(m)} [{_label(a)}, {_label(b)}]</title></circle>"
         )
-    parts.append(text((left + WIDTH - RIGHT) / 2, floor + 32, axis, "x title"))
+    parts.append(text(WIDTH / 2, floor + 32, axis, "x title"))
     return svg(floor + 40, axis, parts)
 
 
 def scatter(
-    x: Sequence[float],
-    y: Sequence[float],
+    x: Sequence[Number],
+    y: Sequence[Number],
     names: Sequence[str],
     kinds: Sequence[str],
     *,
     x_label: str,
     y_label: str,
-    zone: tuple[float, float] | None = None,
+    zone: tuple[Number, Number] | None = None,
     log_y: bool = False,
-    x_ticks: Sequence[tuple[float, str]] | None = None,
-    lines: Sequence[tuple[Sequence[float], Sequence[float], str]] = (),
+    x_ticks: Sequence[tuple[Number, str]] | None = None,
+    lines: Sequence[tuple[Sequence[Number], Sequence[Number], str]] = (),
     limit: int = 1500,
 ) -> str:
     """Return points, with a shaded zone of y and curves; of many points an even sample is drawn."""
@@ -174,10 +179,10 @@ def scatter(
     pad_x = 0.05 * max(float(np.ptp(xs)), 1e-9)
     low_x, high_x = float(xs.min()) - pad_x, float(xs.max()) + pad_x
 
-    def x_of(value: float) -> float:
+    def x_of(value: Number) -> float:
         return left + (value - low_x) / (high_x - low_x) * (WIDTH - RIGHT - left)
 
-    def y_of(value: float) -> float:
+    def y_of(value: Number) -> float:
         return floor - (value - low_y) / (high_y - low_y) * (floor - top)
 
     parts: list[str] = []
@@ -220,7 +225,9 @@ def scatter(
     return svg(floor + 42, f"{y_label} against {x_label}", parts)
 
 
-def _log_ticks(low: float, high: float, y_of: Callable[[float], float]) -> list[tuple[float, str]]:
+def _log_ticks(
+    low: Number, high: Number, y_of: Callable[[Number], Number]
+) -> list[tuple[Number, str]]:
     """Return ticks of a logarithmic axis that do not run into each other."""
     powers = [10.0**k for k in range(-4, 8)]
     wanted = [1.0, 0.7, 1.3, *powers, *(5 * p for p in powers), *(2 * p for p in powers)]

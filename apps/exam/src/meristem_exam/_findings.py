@@ -115,13 +115,10 @@ def _alignment(exam: "Exam") -> Finding | None:
     if a is None:
         return None
     label, free = a.rung("system"), a.rung("loo")
-    share = label.r2 / free.r2 if free.r2 > 0 else float("nan")
-    part = f", {share:.0%} of what" if np.isfinite(share) and share > 0 else "; for comparison,"
     text = (
-        f"The difficulty labels explain {max(label.r2, 0):.0%} of the differences between scores"
-        f"{part} the difficulty that other systems meet explains"
-        f"{'' if 'of what' in part else f' {free.r2:.0%}'}"
-        f" ({_means(label.low, label.slope)})."
+        f"The difficulty labels explain {max(label.r2, 0):.0%} of the differences between scores, "
+        f"difficulty as other systems meet it {max(free.r2, 0):.0%}: "
+        f"{_means(label.low, label.slope)}."
     )
     return Finding(text, label.low > 0 and (label.slope or 0) > 0)
 
@@ -130,7 +127,7 @@ def _means(low: float, slope: float | None) -> str:
     if low > 0 and slope is not None and slope > 0:
         return "harder labels do mean lower scores"
     if low > 0:
-        return "but harder labels go with higher scores"
+        return "harder labels go with higher scores"
     return "the labels say nothing certain about these systems"
 
 
@@ -157,13 +154,19 @@ def _length(exam: "Exam") -> Finding | None:
     study = exam.length_answered or exam.length
     if study is None:
         return None
-    others = sum(each.high < 0 for each in study.others)
+    sign = 1 if study.items.r < 0 else -1
+    others = sum(sign * (each.high if sign > 0 else each.low) < 0 for each in study.others)
     clean = " (unanswered outputs left out)" if exam.length_answered else ""
+    reason = (
+        "so it is the question and not the rambling"
+        if others > len(study.systems) / 2
+        else "so length says little about the question itself"
+    )
     text = (
-        f"Questions with longer answers score "
-        f"{'lower' if study.items.r < 0 else 'higher'}: correlation {study.items.r:.2f} over "
-        f"{study.items.n:,} items{clean}; for {others} of {len(study.systems)} systems this holds "
-        "for the lengths of the other systems' answers, so it is the question and not the rambling."
+        f"Questions with longer answers score {'lower' if sign > 0 else 'higher'}: correlation "
+        f"{study.items.r:.2f} over {study.items.n:,} items{clean}; for {others} of "
+        f"{len(study.systems)} systems this holds for the lengths of the other systems' answers, "
+        f"{reason}."
     )
     return Finding(text, None)
 

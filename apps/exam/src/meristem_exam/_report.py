@@ -165,7 +165,7 @@ def _system_row(exam: Exam, v: int) -> list[Cell]:
     ]
 
 
-def _fixed(x: float) -> str | None:
+def _fixed(x: float | int) -> str | None:
     return f"{x:.2f}".replace("-", "−") if np.isfinite(x) else None
 
 
@@ -200,13 +200,14 @@ def _items(exam: Exam) -> list[Block]:
         "repeats what the others say."
         + (" Of many ordinary items a sample is drawn." if len(known) > 1500 else ""),
     )
+    varied = np.flatnonzero(np.isfinite(s.discrimination))
     power = Drawing(
         title="How well items separate systems",
         svg=scatter(
-            s.item_rate[known].tolist(),
-            s.discrimination[known].tolist(),
-            [s.items[i] for i in known],
-            kinds,
+            s.item_rate[varied].tolist(),
+            s.discrimination[varied].tolist(),
+            [s.items[i] for i in varied],
+            ["c1" if wrong[i] else "c3" if noisy[i] else "c0" for i in varied],
             x_label="share solved",
             y_label="correlation with the other items",
         ),
@@ -365,9 +366,10 @@ def _alignment(exam: Exam) -> list[Block]:
             [max(rung.r2, -1.0) for rung in a.rungs],
             [max(rung.low, -1.0) for rung in a.rungs],
             [max(rung.high, -1.0) for rung in a.rungs],
-            axis="R², drawn from −1",
+            axis="R²",
         ),
-        note="fixed, pooled and system use the labels; rasch and loo do not.",
+        note="fixed, pooled and system use the labels; rasch and loo do not. Values below −1 are "
+        "drawn there.",
     )
     rows: list[Sequence[Cell]] = [
         [

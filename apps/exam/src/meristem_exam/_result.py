@@ -17,7 +17,6 @@ NULLS = {
     "calibration.difficulty": "an item with one score throughout has no finite measure",
     "calibration.discrimination": "an item without variance has no correlation",
     "fit": "a row with an extreme raw score holds no information about fit",
-    "fit.p": "the sampling distribution is unknown for fractional scores",
     "alignment.system_r2": "a system whose scores are all equal has no variance to explain",
     "dif": "an anchor, or an item that lacks a category in a group, is not tested",
 }

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.stats import norm
+from scipy.stats import chi2, norm
 
 from meristem_exam._choice import Choice, choose
 from meristem_exam._sources import Evidence
@@ -133,7 +133,7 @@ def weights(evidence: Evidence) -> Float[np.ndarray, " I"] | int:
 
 def _fractional(evidence: Evidence, choice: Choice, seed: int) -> Scale:
     y, w = rates(evidence), weights(evidence)
-    fit = Fractional(bootstrap=400 if y.size < 50_000 else 100, seed=seed).fit(y, w)
+    fit = Fractional(bootstrap=400 if y.size < 50_000 else 100).fit(y, w, rng=seed)
     cell = np.broadcast_to(np.asarray(w, dtype=float), y.shape)
     seen, spread = ~np.isnan(y), np.maximum(fit.fitted * (1 - fit.fitted), 1e-9)
     square = np.where(seen, cell * (y - fit.fitted) ** 2 / fit.dispersion, 0.0)
@@ -142,14 +142,16 @@ def _fractional(evidence: Evidence, choice: Choice, seed: int) -> Scale:
     def table(axis: int) -> Fit:
         infit = square.sum(axis=axis) / information.sum(axis=axis)
         outfit = np.where(seen, square / spread, 0.0).sum(axis=axis) / seen.sum(axis=axis)
-        return Fit(infit=infit, outfit=outfit, p=np.full(len(outfit), np.nan))
+        n = seen.sum(axis=axis)  # sum of squares / phi, about chi-squared
+        p = 2 * np.minimum(chi2.sf(outfit * n, n), chi2.cdf(outfit * n, n))
+        return Fit(infit=infit, outfit=outfit, p=adjusted(np.minimum(p, 1.0)))
 
     variance = float(np.var(fit.ability, ddof=1))
     return _scale(
         choice,
         evidence,
         y,
-        (fit.ability, fit.ability_se, fit.ability_low, fit.ability_high),
+        (fit.ability, fit.ability_se, fit.interval[:, 0], fit.interval[:, 1]),
         (fit.difficulty, fit.difficulty_se),
         (table(1), table(0)),
         reliability=1 - float(np.mean(fit.ability_se**2)) / variance if variance else 0.0,
@@ -159,7 +161,9 @@ def _fractional(evidence: Evidence, choice: Choice, seed: int) -> Scale:
 
 def _direct(evidence: Evidence, choice: Choice) -> Scale:
     values, top = evidence.matrix.values, evidence.max_score
-    constant = _constant(values, top)
+    constant = _constant(values)
+    if constant.all():
+        raise DataError("no item is solved by some and failed by others; there is nothing to scale")
     data = Responses.from_wide(
         values[:, ~constant],
         persons=evidence.matrix.persons,
@@ -196,7 +200,7 @@ def _direct(evidence: Evidence, choice: Choice) -> Scale:
 
 def _dual(evidence: Evidence, choice: Choice) -> Scale:
     values = evidence.matrix.values
-    constant = _constant(values.T, None)
+    constant = _constant(values.T)
     data = Responses.from_wide(
         values[~constant],
         persons=[n for n, gone in zip(evidence.matrix.persons, constant, strict=True) if not gone],
@@ -279,13 +283,25 @@ def _surely_negative(
     return np.nan_to_num(adjusted(np.asarray(norm.cdf(z), dtype=float)), nan=1.0) < 0.05
 
 
-def _constant(
-    values: Float[np.ndarray, "n i"], top: Float[np.ndarray, " i"] | None
-) -> Bool[np.ndarray, " i"]:
-    """Return which columns hold one score only."""
-    if np.isnan(values).all(axis=0).any():
-        raise DataError(f"column {int(np.argmax(np.isnan(values).all(axis=0)))} has no score")
-    return np.nanmax(values, axis=0) == np.nanmin(values, axis=0)
+def _constant(values: Float[np.ndarray, "n i"]) -> Bool[np.ndarray, " i"]:
+    """Return which columns hold one score only among the rows without an extreme total."""
+    seen = ~np.isnan(values)
+    if not seen.any(axis=0).all():
+        raise DataError(f"column {int(np.argmin(seen.any(axis=0)))} has no score; drop it")
+    top = np.nanmax(values, axis=0)
+    gone = np.zeros(len(top), dtype=bool)
+    while True:
+        use = seen & ~gone
+        total = np.where(use, values, 0.0).sum(axis=1)
+        rows = (total > 0) & (total < (use * top).sum(axis=1))
+        x = np.where(seen & rows[:, None], values, np.nan)
+        known = ~np.isnan(x)
+        least = np.where(known, x, np.inf).min(axis=0)
+        most = np.where(known, x, -np.inf).max(axis=0)
+        new = gone | (least >= most)
+        if (new == gone).all() or new.all():
+            return new
+        gone = new
 
 
 def _placed(x: Float[np.ndarray, " k"], place: np.ndarray, n: int) -> Float[np.ndarray, " n"]:
