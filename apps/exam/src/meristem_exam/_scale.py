@@ -86,6 +86,12 @@ def measure(evidence: Evidence, *, model: str | None, method: str | None, seed: 
     empty = np.isnan(values).all(axis=1)
     if empty.any():
         raise DataError(f"{evidence.matrix.persons[int(np.argmax(empty))]} has no score; drop it")
+    if (values < 0).any():
+        v, i = np.argwhere(values < 0)[0]
+        raise DataError(
+            f"{evidence.matrix.persons[v]} scores {values[v, i]:g} on {evidence.matrix.items[i]}; "
+            "scores are non-negative: recode it or mark it missing"
+        )
     choice = choose(values, model=model, method=method)  # type: ignore[arg-type]
     if choice.method == "fractional":
         return _fractional(evidence, choice, seed)
