@@ -91,7 +91,7 @@ def _data() -> Path:
     if not (folder / SCORES).exists():
         raise UsageError(
             f"{folder / SCORES} not found; name in MERISTEM_DATA a folder that holds it: the "
-            "result tables of open-compass/GAOKAO-Eval as CSV with paper, subject, item, max_score, "
+            "result tables of open-compass/GAOKAO-Eval with paper, subject, item, max_score, "
             "model, score"
         )
     return folder
