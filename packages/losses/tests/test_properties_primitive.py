@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy, linear
 
 from meristem_losses import (
+    _head,
     fused_loss,
     next_token_targets,
     token_forward_kl,
@@ -310,3 +311,41 @@ def test_bfloat16_gradients_survive_confidence_and_cancellation(frozen):
     assert (dh - exact_dh).norm() < 2**-7 * exact_dh.norm()
     if not frozen:
         assert (dw - exact_dw).norm() < 2**-7 * exact_dw.norm()
+
+
+def test_autocast_decides_the_type_of_the_product():
+    g = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(*n, generator=g).requires_grad_() for n in ((1, 6, 8), (11, 8)))
+    targets = torch.randint(0, 11, (1, 6), generator=g)
+    expected = token_logprobs(hidden.bfloat16(), weight.bfloat16(), targets).logprobs
+    with torch.autocast("cpu", torch.bfloat16):
+        found = token_logprobs(hidden.bfloat16(), weight, targets).logprobs
+        one = fused_loss(hidden, weight, targets, loss=lambda s, _: s.logprobs.sum())
+    close(found, expected)
+    close(one.value, expected.sum())
+    (dw,) = torch.autograd.grad(found.sum(), weight)
+    (again,) = torch.autograd.grad(one.value, weight, retain_graph=True)
+    assert dw.dtype == again.dtype == torch.float32
+    close(dw, again)
+    with pytest.raises(RuntimeError, match="one backward pass"):
+        torch.autograd.grad(one.value, weight)
+
+
+def test_a_group_between_one_and_two_buffers_is_not_split(monkeypatch):
+    seen = []
+    original = _head.Head.chunk
+
+    def counting(self, hidden, targets):
+        seen.append(len(hidden))
+        return original(self, hidden, targets)
+
+    monkeypatch.setattr(_head.Head, "chunk", counting)
+    monkeypatch.setattr(_head, "CPU_BUFFER_BYTES", 64 * 4 * 50)  # 64 rows of 50 logits
+    g = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(5, 60, 8, generator=g), torch.randn(50, 8, generator=g)
+    targets = torch.randint(0, 50, (5, 60), generator=g)
+    groups = torch.tensor([0, 0, 1, 1, 2])  # 120, 120 and 60 rows
+    fused_loss(
+        hidden.requires_grad_(), weight, targets, loss=lambda s, _: s.logprobs.sum(), groups=groups
+    )
+    assert seen == [120, 120, 60]

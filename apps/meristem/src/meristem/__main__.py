@@ -16,9 +16,17 @@ COMMANDS = {  # word: module with a function `main`, what it does
         "meristem_exam.__main__",
         "turn evaluation results into measurement: scale, fit, ranking, findings",
     ),
+    "posttrain": (
+        "meristem_posttrain.__main__",
+        "fine-tune or align a causal language model with any loss",
+    ),
     "reproduce": (
         "meristem.reproduce._command",
         "reproduce the papers behind Meristem, claim by claim",
+    ),
+    "deliberate": (
+        "meristem_deliberate.__main__",
+        "spend test-time compute on questions: sample, vote, revise, compare",
     ),
 }
 EXAMPLES = """\

@@ -22,6 +22,7 @@ from meristem_testtime._algorithms import (
     rebase_widths,
 )
 from meristem_testtime._at_k import AtK, at_k
+from meristem_testtime._batching import Guide
 from meristem_testtime._confidence import (
     WindowConfidence,
     early_stop_threshold,
@@ -37,18 +38,29 @@ from meristem_testtime._counting import (
     pass_at_k,
     pass_hat_k,
 )
-from meristem_testtime._engine import Completion, Engine, Request
+from meristem_testtime._curve import Curve, curve
+from meristem_testtime._engine import (
+    Capability,
+    Completion,
+    Engine,
+    EngineError,
+    Request,
+    UnsupportedError,
+)
 from meristem_testtime._estimates import CoverageLaw, MeanInterval, fit_coverage, interval
 from meristem_testtime._fake import FakeEngine
 from meristem_testtime._guides import blend, confidence_guide, reward_guide
 from meristem_testtime._lengths import (
     LengthByOutcome,
     LengthProfile,
+    MarkerTrend,
     length_by_outcome,
     length_profile,
+    marker_trend,
 )
 from meristem_testtime._majority import maj_at_k
 from meristem_testtime._mcts import mcts, puct, uct
+from meristem_testtime._nodes import Budget, Cost, Node, SearchResult, Step
 from meristem_testtime._particles import particles, resample
 from meristem_testtime._records import (
     SolutionRecord,
@@ -82,20 +94,9 @@ from meristem_testtime._rules import (
     weighted,
 )
 from meristem_testtime._samples import from_results, from_revisions, from_samples
-from meristem_testtime._search import (
-    Algorithm,
-    Budget,
-    BudgetExhausted,
-    Cost,
-    Guide,
-    Node,
-    SearchResult,
-    Step,
-    Task,
-    search,
-    search_sync,
-)
+from meristem_testtime._search import search, search_sync
 from meristem_testtime._sequential import force_budget, kept_text, revise
+from meristem_testtime._task import Algorithm, BudgetExhausted, Task
 from meristem_testtime._traces import Traces, count_markers, read_traces
 from meristem_testtime._vote import SmvExplanation, Vote, explain_smv, vote
 
@@ -106,15 +107,19 @@ __all__ = [
     "Budget",
     "BudgetComparison",
     "BudgetExhausted",
+    "Capability",
     "Chains",
     "Completion",
     "Cost",
     "CoverageLaw",
+    "Curve",
     "Engine",
+    "EngineError",
     "FakeEngine",
     "Guide",
     "LengthByOutcome",
     "LengthProfile",
+    "MarkerTrend",
     "MeanInterval",
     "Node",
     "ReplayEngine",
@@ -130,6 +135,7 @@ __all__ = [
     "Stop",
     "Task",
     "Traces",
+    "UnsupportedError",
     "Vote",
     "WindowConfidence",
     "adaptive",
@@ -147,6 +153,7 @@ __all__ = [
     "certain",
     "confidence_guide",
     "count_markers",
+    "curve",
     "dfs",
     "dirichlet",
     "dvts",
@@ -171,6 +178,7 @@ __all__ = [
     "longest_majority",
     "maj_at_k",
     "majority",
+    "marker_trend",
     "mcts",
     "mg_pass_at_k",
     "particles",

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from meristem_testtime._search import Guide, Node
+from meristem_testtime._batching import Guide
+from meristem_testtime._nodes import Node
 
 Aggregate = Callable[[Sequence[float]], float]
 

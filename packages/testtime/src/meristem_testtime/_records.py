@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from meristem_core import wilson_interval
-from meristem_testtime._search import Algorithm, Node, SearchResult, Task
+from meristem_testtime._nodes import Node, SearchResult
+from meristem_testtime._task import Algorithm, Task
 
 Correct = Callable[[str, str], bool]
 
