@@ -12,6 +12,10 @@ COMMANDS = {  # word: module with a function `main`, what it does
         "meristem.grow._command",
         "grow a language model on real text and watch what it learns",
     ),
+    "exam": (
+        "meristem_exam.__main__",
+        "turn evaluation results into measurement: scale, fit, ranking, findings",
+    ),
     "posttrain": (
         "meristem_posttrain.__main__",
         "fine-tune or align a causal language model with any loss",
@@ -29,6 +33,7 @@ EXAMPLES = """\
 examples:
   meristem grow                                  a model of your own in five minutes
   meristem grow --corpus books/ --scale small    on your own text
+  meristem exam scores.csv                       what your evaluation measured
   meristem reproduce --list                      the papers and how far we are"""
 
 
