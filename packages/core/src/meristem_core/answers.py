@@ -220,14 +220,14 @@ def _formula_key(body: str, digits: int | None) -> str | None:
         relation = relation_key(body)
         if relation is not None:
             return relation
-        values = formula_values(body)
+        value, *more = formula_values(body)
     except NoFormulaError:
         return None
-    if len(values) > 1:
-        return f"formula:{'|'.join(map(rounded_digits, values))}"
+    if more:
+        return f"formula:{'|'.join(map(rounded_digits, [value, *more]))}"
     if digits is not None:
-        return f"number:{_rounded(Fraction(values[0]), digits)}"
-    return f"constant:{rounded_digits(values[0])}"
+        return f"number:{_rounded(Fraction(value), digits)}"
+    return f"constant:{rounded_digits(value)}"
 
 
 def _rounded(value: Fraction, digits: int) -> Fraction:
