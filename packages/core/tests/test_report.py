@@ -15,6 +15,7 @@ from meristem_core.report import (
     Check,
     Checks,
     Details,
+    Drawing,
     HorizontalLine,
     LineChart,
     Page,
@@ -196,3 +197,29 @@ def test_a_figure_is_one_file_that_a_browser_draws(tmp_path, open_page):
         assert page.locator("circle").count() == 4
     with pytest.raises(ValueError, match="charts is empty; give"):
         render_svg([])
+
+
+def test_a_drawing_stands_in_the_row_of_its_neighbours():
+    svg = '<svg viewBox="0 0 9 9"><circle class="c0" cx="1" cy="2" r="3"/></svg>'
+    drawing = Drawing(title="A < B", svg=svg, note="n", legend=[("c0", "x & y")])
+    text = render(Page(title="", subtitle="", sections=[Section(title="", blocks=[drawing] * 2)]))
+    assert text.count(svg) == 2
+    assert text.count('<div class="charts">') == 1
+    assert "A &lt; B" in text
+    assert "x &amp; y" in text
+
+
+@pytest.mark.parametrize(
+    "svg",
+    [
+        "<svg><script/></svg>",
+        "<svg onload='x()'/>",
+        "<svg><a href='x'/></svg>",
+        "<p/>",
+        "<svg>",
+        "<svg><svg/></svg>",
+    ],
+)
+def test_a_drawing_that_could_act_is_refused(svg):
+    with pytest.raises(ValueError, match="drawing A"):
+        Drawing(title="A", svg=svg)

@@ -3,7 +3,6 @@
 import copy
 import itertools
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from meristem_core.testing import data_dir, open_page, pytest_configure, xp  # n
 from meristem_crosscoders import (
     Crosscoder,
     CrosscoderConfig,
+    SnapshotSet,
     TrainConfig,
     estimate_normalisation,
     fold_normalisation,
@@ -45,28 +45,19 @@ class Grown:
 
     encode: object
     words: list
-    models: dict
+    snapshots: SnapshotSet
     tokens: torch.Tensor
     crosscoder: Crosscoder
     folded: Crosscoder
     normalised: torch.Tensor
     site: str = SITE
 
+    @property
+    def models(self):
+        return {step: self.snapshots.model(step) for step in self.snapshots.steps}
+
     def activations(self, tokens):
-        return torch.stack([at_site(model, tokens) for model in self.models.values()], dim=2)
-
-
-@torch.no_grad()
-def at_site(model, tokens):
-    found = []
-    handle = model.get_submodule(SITE).register_forward_hook(
-        lambda module, inputs, output: found.append(
-            output if isinstance(output, torch.Tensor) else output[0]
-        )
-    )
-    model(tokens)
-    handle.remove()
-    return found[0]
+        return self.snapshots.activations(tokens)
 
 
 def sentences(encode, rng, rows):
@@ -116,9 +107,8 @@ def grown():
         loss.backward()
         optimizer.step()
     tokens = sentences(words.encode, rng, 400)
-    grown = SimpleNamespace(models=models)
-    raw = torch.cat([Grown.activations(grown, part)[:, 1:] for part in tokens.split(100)])
-    raw = raw.flatten(0, 1)
+    snapshots = SnapshotSet.from_modules(models, SITE)
+    raw = snapshots.activations(tokens)[:, 1:].flatten(0, 1)
     normalisation = estimate_normalisation(raw)
     x = normalisation.apply(raw)
     crosscoder = Crosscoder(
@@ -140,7 +130,7 @@ def grown():
     return Grown(
         encode=words.encode,
         words=words.words,
-        models=models,
+        snapshots=snapshots,
         tokens=tokens,
         crosscoder=crosscoder.requires_grad_(False),
         folded=fold_normalisation(crosscoder, normalisation).requires_grad_(False),

@@ -121,7 +121,7 @@ def test_the_batchtopk_threshold_is_the_mean_of_the_smallest_selected_values():
         codes = crosscoder.encode(batch)
         u = (codes.preactivation * crosscoder.gate_norms()[:, 0])[codes.value[..., 0] != 0]
         least.append(float(u.detach().min()))
-        crosscoder.update_threshold(codes)
+        crosscoder.update_threshold(u.detach().min()[None])
     assert float(crosscoder.inference_threshold) == pytest.approx(sum(least) / 3, rel=1e-5)
 
 

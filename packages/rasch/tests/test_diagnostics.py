@@ -13,6 +13,7 @@ from meristem_rasch import (
     Calibration,
     DataError,
     ExistenceError,
+    Fractional,
     Responses,
     cohen_kappa,
     difficulty_alignment,
@@ -258,6 +259,39 @@ def test_the_two_way_fit_solves_its_score_equations(rng, shape):
     for one, other in ((straight[0], turned[1]), (straight[1], turned[0])):
         np.testing.assert_allclose(one - one.mean(), other - other.mean(), atol=1e-4)
     np.testing.assert_allclose(ability(y, w, b), theta, atol=1e-4)
+
+
+def test_fractional_measures_recover_and_cover():
+    rng = np.random.default_rng(4)
+    theta, b = rng.normal(size=8), rng.normal(size=60)
+    b -= b.mean()
+    y = rng.binomial(20, expit(theta[:, None] - b)) / 20
+    y[0, :5] = N
+    found = Fractional(ridge=0.0, bootstrap=60).fit(y, 20)
+    assert found.dispersion == pytest.approx(1, abs=0.15)
+    for name, true in (("ability", theta), ("difficulty", b)):
+        z = (getattr(found, name) - true) / getattr(found, f"{name}_se")
+        assert np.mean(z**2) == pytest.approx(1, abs=0.6)
+    assert (found.ability_low < found.ability).all()
+    assert (found.ability < found.ability_high).all()
+    doubled = Fractional(ridge=0.0, bootstrap=5).fit(y, 40)
+    np.testing.assert_allclose(doubled.ability, found.ability, atol=1e-6)
+    np.testing.assert_allclose(doubled.ability_se, found.ability_se, rtol=1e-3)
+    assert doubled.dispersion == pytest.approx(2 * found.dispersion, rel=1e-6)
+
+
+@few
+@given(rng=rngs(), shape=st.sampled_from([(4, 9), (9, 4)]))
+def test_fractional_standard_errors_are_those_of_the_dense_information(rng, shape):
+    y = rng.uniform(0.1, 0.9, size=shape)
+    found = Fractional(ridge=0.5, bootstrap=2).fit(y)
+    v, i = shape
+    info = found.fitted * (1 - found.fitted)
+    dense = np.block([[np.diag(info.sum(1) + 1e-6), -info], [-info.T, np.diag(info.sum(0) + 0.5)]])
+    centre = np.eye(v + i) - np.outer(np.ones(v + i), np.r_[np.zeros(v), np.full(i, 1 / i)])
+    se = np.sqrt(np.diag(centre @ np.linalg.inv(dense) @ centre.T) * found.dispersion)
+    np.testing.assert_allclose(found.ability_se, se[:v], rtol=1e-4)
+    np.testing.assert_allclose(found.difficulty_se, se[v:], rtol=1e-4)
 
 
 # ---------------------------------------------------------------- alignment, dispersion, length

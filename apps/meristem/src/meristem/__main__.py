@@ -12,6 +12,10 @@ COMMANDS = {  # word: module with a function `main`, what it does
         "meristem.grow._command",
         "grow a language model on real text and watch what it learns",
     ),
+    "posttrain": (
+        "meristem_posttrain.__main__",
+        "fine-tune or align a causal language model with any loss",
+    ),
     "reproduce": (
         "meristem.reproduce._command",
         "reproduce the papers behind Meristem, claim by claim",

@@ -6,7 +6,9 @@ from meristem_crosscoders._attribution import (
     integrated_gradients,
     patching_attribution,
 )
+from meristem_crosscoders._complexity import ContextLength, context_length
 from meristem_crosscoders._config import CrosscoderConfig
+from meristem_crosscoders._contexts import Contexts, top_contexts
 from meristem_crosscoders._correlation import rank_correlation
 from meristem_crosscoders._curves import Curve, ablate_curve, restore_curve
 from meristem_crosscoders._evolution import (
@@ -22,6 +24,7 @@ from meristem_crosscoders._evolution import (
 )
 from meristem_crosscoders._files import load_crosscoder, save_crosscoder
 from meristem_crosscoders._harvest import ActivationBatch, Harvest
+from meristem_crosscoders._held_out import HeldOut, held_out_snapshot
 from meristem_crosscoders._losses import (
     auxk_loss,
     l1_penalty,
@@ -31,14 +34,25 @@ from meristem_crosscoders._losses import (
     tanh_penalty,
     tanh_quad_penalty,
 )
+from meristem_crosscoders._matching import Matching, assign_features, match_features
 from meristem_crosscoders._model import Codes, Crosscoder, initialise
 from meristem_crosscoders._normalisation import (
     Normalisation,
     estimate_normalisation,
     fold_normalisation,
 )
+from meristem_crosscoders._phases import Phases, ngram_phases
 from meristem_crosscoders._quality import Quality, evaluate
 from meristem_crosscoders._scaling import LatentScaling, latent_scaling, norm_agreement
+from meristem_crosscoders._sensitivity import (
+    EmergenceAgreement,
+    Thinned,
+    WarmupEffect,
+    compare_emergence,
+    every_second,
+    spacing_sensitivity,
+    warmup_effect,
+)
 from meristem_crosscoders._separability import Separability, separability
 from meristem_crosscoders._snapshots import SnapshotSet, find_snapshots
 from meristem_crosscoders._splice import Splice
@@ -56,31 +70,44 @@ __all__ = [
     "ActivationBatch",
     "Attribution",
     "Codes",
+    "ContextLength",
+    "Contexts",
     "Crosscoder",
     "CrosscoderConfig",
     "Curve",
+    "EmergenceAgreement",
     "Harvest",
+    "HeldOut",
     "LatentScaling",
     "Lifecycle",
+    "Matching",
     "Normalisation",
     "Pairs",
+    "Phases",
     "Progress",
     "Quality",
     "Separability",
     "SnapshotSet",
     "Splice",
+    "Thinned",
     "TrainConfig",
     "TrainResult",
     "TurningPoint",
+    "WarmupEffect",
     "ablate_curve",
+    "assign_features",
     "auxk_loss",
+    "compare_emergence",
+    "context_length",
     "dimensionality",
     "estimate_normalisation",
     "evaluate",
+    "every_second",
     "feature_cosines",
     "find_snapshots",
     "fold_normalisation",
     "gradient_attribution",
+    "held_out_snapshot",
     "induction_pairs",
     "initialise",
     "integrated_gradients",
@@ -89,6 +116,8 @@ __all__ = [
     "latent_scaling",
     "lifecycle",
     "load_crosscoder",
+    "match_features",
+    "ngram_phases",
     "norm_agreement",
     "patching_attribution",
     "preactivation_penalty",
@@ -99,11 +128,14 @@ __all__ = [
     "rotation",
     "save_crosscoder",
     "separability",
+    "spacing_sensitivity",
     "strengths",
     "sva_pairs",
     "tanh_penalty",
     "tanh_quad_penalty",
     "threshold_sensitivity",
+    "top_contexts",
     "train",
     "turning_point",
+    "warmup_effect",
 ]

@@ -18,7 +18,7 @@ Activations = Callable[[Int[Tensor, "N T"]], Float[Tensor, "N T S D"]]
 
 
 def code_blocks(
-    crosscoder: Crosscoder, batches: Iterable[Float[Tensor, "B S D"]]
+    crosscoder: Crosscoder, batches: Iterable[Float[Tensor, "_ S D"]]
 ) -> Iterator[tuple[Float[Tensor, "b S D"], Float[Tensor, "b F S"]]]:
     """Yield all activations in order, in blocks, each with its codes.
 

@@ -69,7 +69,7 @@ class LatentScaling:
 
 @torch.no_grad()
 def latent_scaling(
-    crosscoder: Crosscoder, batches: Iterable[Float[Tensor, "B S D"]]
+    crosscoder: Crosscoder, batches: Iterable[Float[Tensor, "_ S D"]]
 ) -> LatentScaling:
     """Return how much of each feature the activations of each snapshot hold.
 

@@ -142,10 +142,16 @@ def _auc_of_scores(
     score_CB: Float[Tensor, "C B"], label_CB: Bool[Tensor, "C B"]
 ) -> Float[Tensor, " C"]:
     """Mann and Whitney's statistic: the mean rank of the positives, shifted and scaled."""
-    ordered_CB = score_CB.sort(1).values
-    below_CB = torch.searchsorted(ordered_CB, score_CB)
-    upto_CB = torch.searchsorted(ordered_CB, score_CB, right=True)
-    rank_CB = (below_CB + upto_CB + 1).double() / 2
+    ordered_CB, order_CB = score_CB.sort(1)
+    place_CB = torch.arange(1, score_CB.shape[1] + 1, device=score_CB.device).expand_as(order_CB)
+    edge_CB = ordered_CB[:, 1:] != ordered_CB[:, :-1]
+    first_CB = place_CB.clone()
+    first_CB[:, 1:] *= edge_CB
+    last_CB = place_CB.clone()
+    last_CB[:, :-1] += ~edge_CB * score_CB.shape[1]
+    of_ties_CB = first_CB.cummax(1).values + last_CB.flip(1).cummin(1).values.flip(1)
+    rank_CB = of_ties_CB.double() / 2
+    label_CB = label_CB.gather(1, order_CB)
     positives_C = label_CB.sum(1)
     negatives_C = label_CB.shape[1] - positives_C
     excess_C = (rank_CB * label_CB).sum(1) - positives_C * (positives_C + 1) / 2

@@ -74,16 +74,21 @@ class Ball:
         return self
 
     def __add__(self, other: Any) -> "Ball":
-        return _sum(self, _coerced(other), operator.add)
+        b = _coerced(other)
+        return NotImplemented if b is None else _sum(self, b, operator.add)
 
     def __sub__(self, other: Any) -> "Ball":
-        return _sum(self, _coerced(other), operator.sub)
+        b = _coerced(other)
+        return NotImplemented if b is None else _sum(self, b, operator.sub)
 
     def __rsub__(self, other: Any) -> "Ball":
-        return _sum(_coerced(other), self, operator.sub)
+        b = _coerced(other)
+        return NotImplemented if b is None else _sum(b, self, operator.sub)
 
     def __mul__(self, other: Any) -> "Ball":
         b = _coerced(other)
+        if b is None:
+            return NotImplemented
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             mid = self.mid * b.mid
             rad = np.abs(b.mid) + b.rad
@@ -98,10 +103,12 @@ class Ball:
     __rmul__ = __mul__
 
     def __truediv__(self, other: Any) -> "Ball":
-        return self * _coerced(other).inverse()
+        b = _coerced(other)
+        return NotImplemented if b is None else self * b.inverse()
 
     def __rtruediv__(self, other: Any) -> "Ball":
-        return _coerced(other) * self.inverse()
+        b = _coerced(other)
+        return NotImplemented if b is None else b * self.inverse()
 
     def __pow__(self, power: int) -> "Ball":
         if power < 0:
@@ -197,7 +204,7 @@ def _checked(mid: Any, rad: Any) -> Ball:
     return _ball(mid, rad)
 
 
-def _coerced(value: Any) -> Ball:
+def _coerced(value: Any) -> Ball | None:
     if isinstance(value, Ball):
         return value
     if isinstance(value, float | np.ndarray | np.floating):
@@ -206,7 +213,7 @@ def _coerced(value: Any) -> Ball:
         return _ball(np.float64(value), np.float64(0.0))
     if isinstance(value, int | Fraction):
         return Ball.of(value)
-    raise TypeError(f"{type(value).__name__} does not mix with Ball; give int, float or Fraction")
+    return None
 
 
 def _sum(a: Ball, b: Ball, op: Callable[[Any, Any], Any]) -> Ball:

@@ -2,8 +2,9 @@
 
 - eigen-coordinates s = V^T z in the centred square; s1 expands, s2 contracts
 - the time-1 map of ds1 = l psi s1, ds2 = -l psi s2, psi(u) = min(1, (u / r0)^a), u = s1^2 + s2^2
-- s1 s2 is conserved, so s1' = s1 e^delta, s2' = s2 e^(-delta), where delta solves int_0^delta dx / psi(u(x)) = l
-  along u(x) = s1^2 e^2x + s2^2 e^-2x: Newton, with 20 Gauss nodes on the part inside the disc
+- s1 s2 is conserved, so s1' = s1 e^delta, s2' = s2 e^(-delta); delta solves
+  int_0^delta dx / psi(u(x)) = l along u(x) = s1^2 e^2x + s2^2 e^-2x: Newton, with 20 Gauss
+  nodes on the part inside the disc
 - outside the disc delta = l, which is the cat map itself
 """
 
@@ -138,7 +139,7 @@ def _inside(x: Vector, y: Vector, r0: float) -> tuple[Vector, Vector]:
 
 
 def _nodes(x: Vector, y: Vector, enter: Vector, leave: Vector, delta: Vector) -> tuple[Any, ...]:
-    """Return both ends of the part of [0, delta] inside the disc, and u, e^2t and weights at nodes."""
+    """Return both ends of the part of [0, delta] in the disc; u, e^2t and weights at nodes."""
     low = np.clip(enter, 0.0, delta)
     high = np.maximum(np.clip(leave, 0.0, delta), low)
     half = 0.5 * (high - low)

@@ -229,11 +229,14 @@ def taylor_polynomials(tape: Tape, point: Sequence[Any], order: int) -> list[lis
 
 
 def _function(name: str, x: Any) -> Any:
+    if isinstance(x, np.ndarray):
+        return _on_array(name, x)
     if isinstance(x, int | float):
         return float(getattr(np, name)(x))
-    if isinstance(x, np.ndarray):
-        array: Any = x
-        if array.dtype != object:
-            return getattr(np, name)(array)
-        return np.array([getattr(item, name)() for item in array], dtype=object)
     return getattr(x, name)()
+
+
+def _on_array(name: str, x: Any) -> Any:
+    if x.dtype != object:
+        return getattr(np, name)(x)
+    return np.array([getattr(item, name)() for item in x], dtype=object)

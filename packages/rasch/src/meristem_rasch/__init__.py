@@ -18,6 +18,7 @@ from meristem_rasch._dif import DifTable, logistic_dif, mantel_haenszel, rasch_d
 from meristem_rasch._dispersion import Dispersion, DispersionBin, Overdispersion, overdispersion
 from meristem_rasch._errors import ConvergenceError, DataError, ExistenceError, IdentificationError
 from meristem_rasch._fit import FitTable, item_fit, person_fit, q3
+from meristem_rasch._fractional import Fractional, FractionalFit
 from meristem_rasch._kernel import conditional_probabilities, log_esf
 from meristem_rasch._length import Association, LengthStudy, length_as_difficulty
 from meristem_rasch._linking import Link, link
@@ -43,6 +44,8 @@ __all__ = [
     "DispersionBin",
     "ExistenceError",
     "FitTable",
+    "Fractional",
+    "FractionalFit",
     "IccTable",
     "IdentificationError",
     "IsrReport",

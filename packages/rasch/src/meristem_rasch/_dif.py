@@ -17,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.linalg import cho_factor, cho_solve
 from scipy.stats import chi2, norm
 
 from meristem_rasch._calibration import Calibration
@@ -155,7 +156,7 @@ def _logistic_item(
     total = float(w.sum())
     null = total * (share * np.log(share) + (1 - share) * np.log(1 - share))
     r2 = [(1 - np.exp(2 * (null - v) / total)) / (1 - np.exp(2 * null / total)) for v in values]
-    se = float(np.sqrt(np.linalg.inv(info)[2, 2]))
+    se = float(np.sqrt(cho_solve(cho_factor(info), np.eye(len(info)))[2, 2]))
     return -float(large[2]), se, 2 * (values[1] - values[0]), float(r2[1] - r2[0])
 
 

@@ -49,8 +49,8 @@ def score_persons(
     data: Responses,
     *,
     method: Method = "wle",
-    mean: float = 0.0,
-    sd: float = 1.0,
+    mean: float | None = None,
+    sd: float | None = None,
     n_nodes: int = 161,
 ) -> PersonScores:
     """Return the measures of the persons of `data` on the scale of `cal`.
@@ -60,7 +60,8 @@ def score_persons(
     method
         "wle", "mle", "map" or "eap".
     mean, sd
-        The normal prior of "map" and "eap", used where the calibration has no latent distribution.
+        The normal prior of "map" and "eap"; default the calibration's latent distribution, or the
+        standard normal where it has none.
     n_nodes
         Nodes of "eap", equally spaced within 6 sd of the mean.
 
@@ -70,8 +71,7 @@ def score_persons(
         If the items or their largest scores differ from the calibration's.
     """
     _check_items(cal, data)
-    if np.isfinite(cal.latent_sd):
-        mean, sd = cal.latent_mean, cal.latent_sd
+    mean, sd = _prior(cal, method, mean, sd)
     keys, where = _distinct(cal, data)
     if method == "eap":
         theta, se = _eap(cal, keys, mean, sd, n_nodes)
@@ -91,6 +91,19 @@ def score_persons(
         extreme=extreme,
         method=method,
         reliability=_reliability(theta, se, data.weight, method),
+    )
+
+
+def _prior(
+    cal: Calibration, method: str, mean: float | None, sd: float | None
+) -> tuple[float, float]:
+    if method in ("map", "eap") and len(cal.latent) > 1 and (mean is None or sd is None):
+        names = [group.label for group in cal.latent]
+        raise DataError(f"groups {names} have different priors; score each with its mean and sd")
+    known = np.isfinite(cal.latent_sd)
+    return (
+        (cal.latent_mean if known else 0.0) if mean is None else mean,
+        (cal.latent_sd if known else 1.0) if sd is None else sd,
     )
 
 

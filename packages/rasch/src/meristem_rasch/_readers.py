@@ -241,7 +241,7 @@ def _csv(lines: io.TextIOBase, source: str) -> dict[str, list[Any]]:
     lines.seek(0)
     separator = next((mark for mark in ",\t;" if mark in first), ",")
     rows = csv.reader(lines, delimiter=separator)
-    header: list[str] = next(rows, [])
+    header: list[str] = next(rows, list[str]())
     _distinct(header, f"{source}: the column")
     cells: list[list[Any]] = [[] for _ in header]
     for number, row in enumerate(rows, start=2):

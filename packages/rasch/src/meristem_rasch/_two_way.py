@@ -11,6 +11,7 @@ Legend: V systems, I items; weight 0 = not observed.
 
 import numpy as np
 from jaxtyping import Float
+from scipy.linalg import cho_factor, cho_solve
 from scipy.special import expit
 
 from meristem_rasch._errors import ConvergenceError
@@ -78,7 +79,7 @@ def _step(
     schur = np.diag(d_s) - scaled @ info.T
     # without a ridge a common shift of both sides is free; any value serves
     schur += 1e-12 * float(np.trace(schur)) * np.eye(len(s))
-    step_s = np.linalg.solve(schur, g_s + scaled @ g_t)
+    step_s = np.asarray(cho_solve(cho_factor(schur), g_s + scaled @ g_t), dtype=float)
     return step_s, (g_t + info.T @ step_s) / d_t
 
 

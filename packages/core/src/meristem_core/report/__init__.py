@@ -5,6 +5,7 @@ from meristem_core.report._blocks import (
     Check,
     Checks,
     Details,
+    Drawing,
     HorizontalLine,
     LineChart,
     Page,
@@ -18,12 +19,14 @@ from meristem_core.report._blocks import (
 )
 from meristem_core.report._figure import render_svg
 from meristem_core.report._page import render
+from meristem_core.report._text import clean
 
 __all__ = [
     "Block",
     "Check",
     "Checks",
     "Details",
+    "Drawing",
     "HorizontalLine",
     "LineChart",
     "Page",
@@ -34,6 +37,7 @@ __all__ = [
     "Text",
     "Tile",
     "Tiles",
+    "clean",
     "render",
     "render_svg",
 ]

@@ -9,6 +9,7 @@ from meristem_core.report._blocks import (
     Cell,
     Checks,
     Details,
+    Drawing,
     LineChart,
     Page,
     Samples,
@@ -58,6 +59,9 @@ def _blocks(blocks: Sequence[Block], numbers: Iterator[int]) -> str:
         if isinstance(block, LineChart):
             row.append(chart_html(block, next(numbers)))
             continue
+        if isinstance(block, Drawing) and not block.wide:
+            row.append(_drawing(block))
+            continue
         parts += [_row(row), _block(block, numbers)]
         row = []
     return "".join([*parts, _row(row)])
@@ -85,8 +89,24 @@ def _block(block: Block, numbers: Iterator[int]) -> str:
         case Details():
             inside = _blocks(block.blocks, numbers)
             return f"<details><summary>{clean(block.summary)}</summary>{inside}</details>"
+        case Drawing():
+            return _drawing(block)
         case LineChart():
             return _row([chart_html(block, next(numbers))])
+
+
+def _drawing(block: Drawing) -> str:
+    entries = "".join(
+        f'<li><svg viewBox="0 0 10 10" aria-hidden="true"><circle class="{clean(kind)}" cx="5" '
+        f'cy="5" r="3.5"/></svg>{clean(text)}</li>'
+        for kind, text in block.legend
+    )
+    legend = f'<ul class="legend marks">{entries}</ul>' if entries else ""
+    note = f"<p>{clean(block.note)}</p>" if block.note else ""
+    return (
+        f'<figure class="chart drawing"><figcaption>{clean(block.title)}</figcaption>{legend}'
+        f"{block.svg}{note}</figure>"
+    )
 
 
 def _tiles(block: Tiles) -> str:

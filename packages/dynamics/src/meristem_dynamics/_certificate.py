@@ -1,0 +1,323 @@
+"""Shadowing certificates: boxes along a pseudo-orbit that a true orbit cannot leave.
+
+- box B_n = p_n + Q_n {|eta_u| <= u_n, |eta_s| <= v_n}; C_n encloses Q_{n+1}^-1 Df Q_n over B_n
+- if |C_uu^-1| (u_{n+1} + |C_us| v_n + |e_u|) <= u_n  and
+     |C_su| u_n + |C_ss| v_n + |e_s| <= v_{n+1}  for all n, componentwise, then the map
+  eta_s(n+1) = (C eta - e)_s, eta_u(n) = C_uu^-1 (eta_u(n+1) - C_us eta_s(n) + e_u) sends the
+  product of boxes into itself; a Brouwer fixed point is a true orbit inside all boxes
+- C here is the mean value matrix, the integral of Df over the segment from p_n, which C_n encloses
+- the widths are found by two scans; every inequality is then checked with outward rounding
+"""
+
+import heapq
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from meristem_core import write_atomic
+from meristem_dynamics._archive import packed, unpacked
+from meristem_dynamics._bounds import Bounds, coupling, residuals
+from meristem_dynamics._splitting import (
+    apply,
+    backward_scan,
+    checked_dimension,
+    frames_along,
+    growth_rates,
+    scan,
+)
+from meristem_dynamics._systems import Map, check_finite, jacobians
+
+SLACK = 1.0 + 2.0**-45  # covers the rounding of the inequalities' sums, d <= 12
+UNDERFLOW = 1e-300  # covers what products of tiny numbers lose
+LARGEST_DIMENSION = 12
+REACH = 2e7  # first box: this many typical errors, at most REACH_SIZE of the orbit's size
+REACH_SIZE = 1e-4
+ROUNDS = 8
+ATTEMPTS = 200
+GROW = 1.02  # widths are scanned with this factor on the errors,
+STEP = 1.0 + 2.0**-40  # and with this one on the step, so that the checks have room
+
+Points = Float[np.ndarray, "n d"]
+Steps = Float[np.ndarray, "m d"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """A proof that a true orbit stays near a pseudo-orbit, as data; or where that fails.
+
+    A certificate covers the steps `first`, ..., `first + n_steps` of the orbit it was asked for.
+    It is `ok` if that is the whole orbit; otherwise it proves the longest segment that closed.
+    """
+
+    ok: bool
+    system: str
+    params: Mapping[str, str]  # exact fractions
+    n_unstable: int
+    first: int
+    n_steps: int
+    radius: Float[np.ndarray, " n"]  # sup-norm distance of the true orbit to p_n is at most this
+    radius_max: float
+    residual_max: float  # bound of |p_{n+1} - f(p_n)| in frame coordinates
+    failed_at: int | None
+    reason: str
+    points: Points
+    low: Points | None  # the orbit is points + low after `refine`
+    frames: Float[np.ndarray, "n d d"]
+    widths: Points  # u_n and v_n in frame coordinates
+
+    def save(self, path: Path | str) -> None:
+        """Write the certificate to one file that `verify` and `load_certificate` read."""
+        write_atomic(path, packed(_header(self), _arrays(self)))
+
+
+def load_certificate(path: Path | str) -> Certificate:
+    """Return a saved certificate; it is data, believed only after `verify`.
+
+    Raises
+    ------
+    ValueError
+        If the file is no certificate.
+    """
+    header, arrays = unpacked(path)
+    radius = _radius(arrays["frames"], arrays["widths"])
+    fields: dict[str, Any] = {"low": None, **header, **arrays, "radius": radius}
+    return Certificate(**fields)
+
+
+def certify(
+    system: Map,
+    orbit: Points,
+    *,
+    low: Points | None = None,
+    n_unstable: int | None = None,
+) -> Certificate:
+    """Return a certificate that a true orbit of the map shadows `orbit`.
+
+    Parameters
+    ----------
+    system
+        A map that ball arithmetic can enter; the theorem is about its exact parameters.
+    orbit
+        p_0, ..., p_N, shape (N + 1, d), N >= 1.
+    low
+        The orbit is `orbit` + `low`, for one that `refine` returned; needs the extra `rigorous`.
+    n_unstable
+        Number of expanding directions; by default that of positive exponents of this orbit.
+
+    Returns
+    -------
+    Certificate
+        Of the whole orbit, or of its longest segment found that closes, with the step and the
+        reason of the failure.
+
+    Raises
+    ------
+    ValueError
+        If the orbit is no finite (N + 1, d) array, or the system no map for balls.
+
+    Examples
+    --------
+    >>> from meristem_dynamics import iterate, zoo
+    >>> henon = zoo.henon()
+    >>> certificate = certify(henon, iterate(henon, [0.0, 0.0], 1000))
+    >>> certificate.ok, certificate.radius_max < 1e-12
+    (True, True)
+    """
+    checked_orbit(system, orbit, low)
+    J = jacobians(system, orbit[:-1])
+    Q = frames_along(J)
+    k = checked_dimension(n_unstable, growth_rates(J, Q))
+    work = Work(system, orbit, low, Q, residuals(system, orbit, Q, low), k)
+    queue: list[tuple[int, int, int]] = [(-(len(orbit) - 1), 0, len(orbit) - 1)]
+    failed_at: int | None = None
+    for _ in range(ATTEMPTS):
+        if not queue:
+            break
+        _, a, b = heapq.heappop(queue)
+        widths, bad = work.attempt(a, b)
+        if widths is not None:
+            return work.certificate(a, b, widths, failed_at)
+        failed_at = bad if failed_at is None else failed_at
+        for left, right in ((a, bad), (bad + 1, b)):
+            if right > left:
+                heapq.heappush(queue, (left - right, left, right))
+    return work.certificate(0, 0, np.zeros((1, system.dim)), failed_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What all attempts on one orbit share."""
+
+    system: Map
+    points: Points
+    low: Points | None
+    frames: Float[np.ndarray, "n d d"]
+    errors: Steps  # upper bounds of |e_n| in frame coordinates
+    k: int
+
+    def attempt(self, a: int, b: int) -> tuple[Points | None, int]:
+        """Return widths for the steps a, ..., b that fulfil the inequalities, or a failing step."""
+        errors = self.errors[a:b]
+        extent = float(np.ptp(self.points[a : b + 1], axis=0).max()) or 1.0
+        reach = min(REACH * float(np.median(errors.max(axis=1))), REACH_SIZE * extent)
+        box = np.full(errors.shape, reach)
+        widths = self.solve(a, b, box)
+        if fits(widths, box):
+            return widths, -1
+        box = np.zeros(errors.shape)
+        linear = widths = self.solve(a, b, box)
+        for _ in range(ROUNDS):
+            if not np.isfinite(widths).all() or float(widths.max()) > extent:
+                break
+            if fits(widths, box):
+                return widths, -1
+            box = np.maximum(box, 1.5 * widths[:-1])
+            widths = self.solve(a, b, box)
+        return None, a + worst(linear, errors, self.k)
+
+    def solve(self, a: int, b: int, box: Steps) -> Points:
+        """Return widths that fulfil the inequalities with bounds over `box`; infinite if none."""
+        try:
+            here = slice(a, b + 1)
+            low = None if self.low is None else self.low[here]
+            bounds = coupling(self.system, self.points[here], self.frames[here], box, self.k, low)
+        except (OverflowError, ZeroDivisionError) as error:
+            raise ValueError(
+                f"f cannot be bounded near the orbit: {error}; the orbit comes too near a "
+                "singularity for its errors"
+            ) from error
+        return widths_of(bounds, self.errors[a:b], self.k)
+
+    def certificate(self, a: int, b: int, widths: Points, failed_at: int | None) -> Certificate:
+        """Return the certificate of the steps a, ..., b."""
+        frames = self.frames[a : b + 1]
+        radius = _radius(frames, widths)
+        whole = failed_at is None
+        return Certificate(
+            ok=whole,
+            system=self.system.name,
+            params=self.system.exact_parameters(),
+            n_unstable=self.k,
+            first=a,
+            n_steps=b - a,
+            radius=radius,
+            radius_max=float(radius.max()),
+            residual_max=float(self.errors[a:b].max(initial=0.0)),
+            failed_at=failed_at,
+            reason="a true orbit stays within the radius of every point"
+            if whole
+            else f"the inequalities do not close at step {failed_at}: the expanding direction is "
+            "not expanded enough there; the longest segment found is certified",
+            points=self.points[a : b + 1],
+            low=None if self.low is None else self.low[a : b + 1],
+            frames=frames,
+            widths=widths,
+        )
+
+
+def widths_of(
+    bounds: Bounds,
+    errors: Steps,
+    k: int,
+    start: Float[np.ndarray, " m"] | None = None,
+    end: Float[np.ndarray, " k"] | None = None,
+) -> Points:
+    """Return widths (u, v) of the inequalities by two scans, and once more for C_su u.
+
+    Widths that are not finite, or violate an inequality after rounding, come back infinite.
+    """
+    n, d = errors.shape
+    v0 = np.zeros(d - k) if start is None else start
+    su_u: Any = 0.0
+    u: Any = np.zeros((n + 1, k))
+    v: Any = np.zeros((n + 1, d - k))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for _ in range(2):
+            v = scan(bounds.ss * STEP, GROW * (errors[:, k:] + su_u), v0)
+            source = GROW * errors[:, :k] + apply(bounds.us, v[:-1])
+            u = backward_scan(bounds.inverse * STEP, source, end)
+            su_u = apply(bounds.su, u[:-1])
+    return settle(bounds, errors, np.concatenate([u, v], axis=1), k)
+
+
+def settle(bounds: Bounds, errors: Steps, widths: Points, k: int) -> Points:
+    """Return the widths with infinity at each step whose inequality is not certain."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        u, v = widths[:, :k], widths[:, k:]
+        right = apply(bounds.inverse, (u[1:] + apply(bounds.us, v[:-1]) + errors[:, :k]) * SLACK)
+        rise = apply(bounds.su, u[:-1]) + apply(bounds.ss, v[:-1]) + errors[:, k:]
+        bad_u = ~(right * SLACK + UNDERFLOW <= u[:-1])
+        bad_v = ~(rise * SLACK + UNDERFLOW <= v[1:])
+    out = widths.copy()
+    out[:-1, :k][bad_u] = np.inf
+    out[1:, k:][bad_v] = np.inf
+    return out
+
+
+def fits(widths: Points, box: Steps) -> bool:
+    """Return whether all widths lie in the box over which the bounds were taken."""
+    return bool((widths[:-1] <= box).all() and np.isfinite(widths[-1]).all())
+
+
+def worst(linear: Points, errors: Steps, k: int) -> int:
+    """Return the step that fails first, from the widths over boxes of size 0.
+
+    Where the linear problem has no solution, that is where widths become infinite; otherwise where
+    (gain)^2 times error, the measure of what curvature adds, is largest.
+    """
+    unbounded = ~np.isfinite(linear)
+    backward = np.flatnonzero(unbounded[:-1, :k].any(axis=1))
+    if backward.size:
+        return int(backward[-1])
+    forward = np.flatnonzero(unbounded[1:, k:].any(axis=1))
+    if forward.size:
+        return int(forward[0])
+    size = np.maximum(linear[:-1].max(axis=1), linear[1:].max(axis=1))
+    return int(np.argmax(2 * np.log(size) + np.log(errors.max(axis=1))))
+
+
+def _radius(frames: Float[np.ndarray, "n d d"], widths: Points) -> Float[np.ndarray, " n"]:
+    return np.asarray(apply(np.abs(frames), widths).max(axis=1) * SLACK + UNDERFLOW)
+
+
+def checked_orbit(system: Map, orbit: Points, low: Points | None) -> None:
+    """Raise a ValueError if the orbit cannot be certified, with the reason."""
+    if len(orbit) < 2 or orbit.shape[1] != system.dim:
+        raise ValueError(
+            f"orbit has shape {orbit.shape}; {system.name} needs (N + 1, {system.dim}), N >= 1"
+        )
+    if system.dim > LARGEST_DIMENSION:
+        raise ValueError(f"dim is {system.dim}; certificates go to {LARGEST_DIMENSION}")
+    if system.jacobian is not None:
+        raise ValueError(
+            f"{system.name} gives its own jacobian, which balls cannot check; write f with "
+            "+ - * / ** and meristem_dynamics.ops alone"
+        )
+    if low is not None and low.shape != orbit.shape:
+        raise ValueError(f"low has shape {low.shape}, the orbit {orbit.shape}; they are added")
+    check_finite(orbit, system.name)
+
+
+def _header(c: Certificate) -> dict[str, Any]:
+    names = [
+        "ok",
+        "system",
+        "params",
+        "n_unstable",
+        "first",
+        "n_steps",
+        "radius_max",
+        "residual_max",
+        "failed_at",
+        "reason",
+    ]
+    return {name: getattr(c, name) for name in names}
+
+
+def _arrays(c: Certificate) -> dict[str, Any]:
+    arrays = {"points": c.points, "frames": c.frames, "widths": c.widths}
+    return arrays if c.low is None else {**arrays, "low": c.low}
