@@ -3,6 +3,7 @@
 from meristem_dynamics import ops, zoo
 from meristem_dynamics._ball import Ball
 from meristem_dynamics._certificate import Certificate, certify, load_certificate
+from meristem_dynamics._conjugacy import Conjugacy, conjugacy
 from meristem_dynamics._enclosure import Enclosure, certify_manifold
 from meristem_dynamics._forms import (
     FormReport,
@@ -30,6 +31,7 @@ from meristem_dynamics._uniform import UniformCertificate, certify_uniform
 __all__ = [
     "Ball",
     "Certificate",
+    "Conjugacy",
     "Curve",
     "DegenerateGraph",
     "Enclosure",
@@ -50,6 +52,7 @@ __all__ = [
     "certify_manifold",
     "certify_uniform",
     "check_degenerate_saddle",
+    "conjugacy",
     "degenerate_graph",
     "finite_shadowing_bound",
     "fixed_point",
