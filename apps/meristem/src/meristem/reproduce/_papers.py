@@ -93,7 +93,8 @@ PAPERS = {
             id="2412.10056",
             title="GAOKAO-Eval: Does High Scores Truly Reflect Strong Capabilities in LLMs?",
             part="rasch",
-            state="not yet",
+            state="complete",
+            module="_gaokao_eval",
         ),
     )
 }

@@ -2,6 +2,7 @@
 
 from meristem_core.report._blocks import (
     Block,
+    Cell,
     Check,
     Checks,
     Details,
@@ -24,6 +25,7 @@ from meristem_core.report._text import clean
 
 __all__ = [
     "Block",
+    "Cell",
     "Check",
     "Checks",
     "Details",
