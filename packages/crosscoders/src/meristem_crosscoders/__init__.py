@@ -13,6 +13,12 @@ from meristem_crosscoders._evolution import (
     turning_point,
 )
 from meristem_crosscoders._files import load_crosscoder, save_crosscoder
+from meristem_crosscoders._foreign import (
+    read_crosscoder_learning,
+    read_llamascopium,
+    write_crosscoder_learning,
+    write_llamascopium,
+)
 from meristem_crosscoders._harvest import ActivationBatch, Harvest
 from meristem_crosscoders._losses import (
     auxk_loss,
@@ -60,6 +66,8 @@ __all__ = [
     "lifecycle",
     "load_crosscoder",
     "preactivation_penalty",
+    "read_crosscoder_learning",
+    "read_llamascopium",
     "reconstruction_error",
     "rotation",
     "save_crosscoder",
@@ -69,4 +77,6 @@ __all__ = [
     "threshold_sensitivity",
     "train",
     "turning_point",
+    "write_crosscoder_learning",
+    "write_llamascopium",
 ]
