@@ -23,6 +23,12 @@ from meristem_crosscoders._evolution import (
     turning_point,
 )
 from meristem_crosscoders._files import load_crosscoder, save_crosscoder
+from meristem_crosscoders._foreign import (
+    read_crosscoder_learning,
+    read_llamascopium,
+    write_crosscoder_learning,
+    write_llamascopium,
+)
 from meristem_crosscoders._harvest import ActivationBatch, Harvest
 from meristem_crosscoders._held_out import HeldOut, held_out_snapshot
 from meristem_crosscoders._losses import (
@@ -124,6 +130,8 @@ __all__ = [
     "patching_attribution",
     "preactivation_penalty",
     "rank_correlation",
+    "read_crosscoder_learning",
+    "read_llamascopium",
     "read_pairs",
     "reconstruction_error",
     "restore_curve",
@@ -140,4 +148,6 @@ __all__ = [
     "train",
     "turning_point",
     "warmup_effect",
+    "write_crosscoder_learning",
+    "write_llamascopium",
 ]

@@ -39,6 +39,7 @@ from meristem_crosscoders._model import Crosscoder
 from meristem_crosscoders._normalisation import Normalisation
 from meristem_crosscoders._step import step_gradients
 
+BY_FEATURE = ("W_enc", "W_dec", "b_enc", "log_threshold")  # have a row per feature
 WORTH_ROUNDING = 2**20  # numbers in the encoder from which a bfloat16 copy of it pays
 
 Batches = Callable[[int], Iterator[Float[Tensor, "B S D"]]]
@@ -285,10 +286,10 @@ class _Run:
         """Bring the features of all processes into the whole crosscoder."""
         if self.mesh.features.size == 1:
             return
-        for name, parameter in self.whole.named_parameters():
-            if name != "b_dec":
-                mine = self.crosscoder.get_parameter(name).detach()
-                parameter.data.copy_(torch.cat(self.mesh.features.gather(mine)))
+        mine = self.crosscoder.state_dict()
+        for name, value in self.whole.state_dict().items():
+            rows = name in BY_FEATURE
+            value.copy_(self.everywhere(mine[name]) if rows else mine[name])
 
     def save(self, run_dir: Path | str, step: int) -> None:
         """Write a checkpoint after `step` steps; one process does."""
@@ -369,7 +370,7 @@ def _shard(whole: Crosscoder, part: slice) -> Crosscoder:
 @torch.no_grad()
 def _copy_part(whole: Crosscoder, shard: Crosscoder, part: slice) -> None:
     for name, value in whole.state_dict().items():
-        rows = name in ("W_enc", "W_dec", "b_enc", "log_threshold")
+        rows = name in BY_FEATURE
         shard.state_dict()[name].copy_(value[part] if rows else value)
 
 
