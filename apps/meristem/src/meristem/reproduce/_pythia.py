@@ -52,7 +52,7 @@ def read_trajectories(data: Path) -> list[Trajectory]:
         from pyarrow import parquet
     except ImportError as error:
         raise UsageError(
-            "Pythia's evaluations need pyarrow; install it with: pip install 'meristem[hub]'"
+            "Pythia's evaluations need pyarrow; install it with: pip install 'meristem[data]'"
         ) from error
     chosen = [
         ("version", "=", VERSION),
