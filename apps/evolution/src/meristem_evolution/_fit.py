@@ -40,6 +40,9 @@ class Fitted:
 def fit(folder: Path, study: Study, settings: Settings, progress: Progress) -> Fitted:
     """Train from the last checkpoint in `folder`, if there is one, and save the folded result.
 
+    A run killed between a checkpoint and the record of its step lacks that record in
+    `metrics.jsonl`; everything else ends as it would have.
+
     Raises
     ------
     ValueError
