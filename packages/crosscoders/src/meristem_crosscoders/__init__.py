@@ -36,8 +36,10 @@ from meristem_crosscoders._normalisation import (
     fold_normalisation,
 )
 from meristem_crosscoders._quality import Quality, evaluate
+from meristem_crosscoders._run import load_normalisation
+from meristem_crosscoders._schedule import Progress, TrainConfig, TrainResult
 from meristem_crosscoders._snapshots import SnapshotSet, find_snapshots
-from meristem_crosscoders._train import Progress, TrainConfig, TrainResult, train
+from meristem_crosscoders._train import train
 
 __all__ = [
     "KINDS",
@@ -65,6 +67,7 @@ __all__ = [
     "l1_penalty",
     "lifecycle",
     "load_crosscoder",
+    "load_normalisation",
     "preactivation_penalty",
     "read_crosscoder_learning",
     "read_llamascopium",
