@@ -49,13 +49,10 @@ def main() -> None:
         "the estimates are further from the truth than their errors"
     )
     assert abs(cal.latent_sd - SD) < 5 * cal.latent[0].sd_se, "the planted sd is missed"
+    far = float(np.sqrt(np.mean(z**2)))
     print(f"{datetime.date.today()}, NumPy {np.__version__}, {ITEMS} items, density {DENSITY}\n")
-    print(
-        "| persons | steps | seconds | peak GiB | rms z of the difficulties |\n|---|---|---|---|---|"
-    )
-    print(
-        f"| {persons:,} | {cal.n_iter} | {seconds:.1f} | {memory:.2f} | {np.sqrt(np.mean(z**2)):.2f} |"
-    )
+    print("| persons | steps | seconds | peak GiB | rms z of difficulties |\n|---|---|---|---|---|")
+    print(f"| {persons:,} | {cal.n_iter} | {seconds:.1f} | {memory:.2f} | {far:.2f} |")
 
 
 if __name__ == "__main__":
