@@ -29,7 +29,7 @@ suppressMessages({library(eRm); library(psychotools)})
 x <- as.matrix(read.csv(commandArgs(TRUE)[1], header = FALSE))
 a <- system.time(m <- RM(x))[3]
 b <- system.time({p <- person.parameter(m); f <- itemfit(p)})[3]
-c <- median(replicate(3, system.time(r <- raschmodel(x))[3]))
+c <- median(replicate(3, system.time(r <<- raschmodel(x))[3]))
 cat(a + b, c, -m$betapar, unlist(coef(threshpar(r))), "\\n")
 """
 
