@@ -5,6 +5,7 @@ from meristem_dynamics._ball import Ball
 from meristem_dynamics._certificate import Certificate, certify, load_certificate
 from meristem_dynamics._conjugacy import Conjugacy, conjugacy
 from meristem_dynamics._enclosure import Enclosure, certify_manifold
+from meristem_dynamics._finite import FiniteShadowing, finite_shadowing
 from meristem_dynamics._forms import (
     FormReport,
     SaddleReport,
@@ -16,8 +17,23 @@ from meristem_dynamics._growth import Curve, grow
 from meristem_dynamics._invariant import FixedPoint, Manifold, fixed_point, invariant_manifold
 from meristem_dynamics._long import LongCertificate, certify_long
 from meristem_dynamics._parabolic import DegenerateGraph, Wedge, certify_graph, degenerate_graph
+from meristem_dynamics._pointwise import (
+    ConeReport,
+    Exponents,
+    PointwiseReport,
+    Rates,
+    check_pointwise,
+    cone_check,
+    pointwise_rates,
+)
 from meristem_dynamics._refine import Refined, refine
 from meristem_dynamics._splitting import Gains, gains
+from meristem_dynamics._stability import (
+    Expansivity,
+    StabilityReport,
+    expansivity,
+    topological_conjugacy,
+)
 from meristem_dynamics._systems import (
     Flow,
     Map,
@@ -31,10 +47,14 @@ from meristem_dynamics._uniform import UniformCertificate, certify_uniform
 __all__ = [
     "Ball",
     "Certificate",
+    "ConeReport",
     "Conjugacy",
     "Curve",
     "DegenerateGraph",
     "Enclosure",
+    "Expansivity",
+    "Exponents",
+    "FiniteShadowing",
     "FixedPoint",
     "Flow",
     "FormReport",
@@ -42,8 +62,11 @@ __all__ = [
     "LongCertificate",
     "Manifold",
     "Map",
+    "PointwiseReport",
+    "Rates",
     "Refined",
     "SaddleReport",
+    "StabilityReport",
     "UniformCertificate",
     "Wedge",
     "certify",
@@ -52,8 +75,12 @@ __all__ = [
     "certify_manifold",
     "certify_uniform",
     "check_degenerate_saddle",
+    "check_pointwise",
+    "cone_check",
     "conjugacy",
     "degenerate_graph",
+    "expansivity",
+    "finite_shadowing",
     "finite_shadowing_bound",
     "fixed_point",
     "gains",
@@ -65,7 +92,9 @@ __all__ = [
     "load_certificate",
     "load_system",
     "ops",
+    "pointwise_rates",
     "pseudo_orbit",
     "refine",
+    "topological_conjugacy",
     "zoo",
 ]
