@@ -13,9 +13,11 @@ from meristem_dynamics._forms import (
     finite_shadowing_bound,
     is_positive_definite,
 )
+from meristem_dynamics._gradients import Gradient, runge_kutta, shadowing_gradient
 from meristem_dynamics._growth import Curve, grow
 from meristem_dynamics._invariant import FixedPoint, Manifold, fixed_point, invariant_manifold
 from meristem_dynamics._long import LongCertificate, certify_long
+from meristem_dynamics._lyapunov import CovariantVectors, Spectrum, covariant_vectors, lyapunov
 from meristem_dynamics._parabolic import DegenerateGraph, Wedge, certify_graph, degenerate_graph
 from meristem_dynamics._pointwise import (
     ConeReport,
@@ -49,6 +51,7 @@ __all__ = [
     "Certificate",
     "ConeReport",
     "Conjugacy",
+    "CovariantVectors",
     "Curve",
     "DegenerateGraph",
     "Enclosure",
@@ -59,6 +62,7 @@ __all__ = [
     "Flow",
     "FormReport",
     "Gains",
+    "Gradient",
     "LongCertificate",
     "Manifold",
     "Map",
@@ -66,6 +70,7 @@ __all__ = [
     "Rates",
     "Refined",
     "SaddleReport",
+    "Spectrum",
     "StabilityReport",
     "UniformCertificate",
     "Wedge",
@@ -78,6 +83,7 @@ __all__ = [
     "check_pointwise",
     "cone_check",
     "conjugacy",
+    "covariant_vectors",
     "degenerate_graph",
     "expansivity",
     "finite_shadowing",
@@ -91,10 +97,13 @@ __all__ = [
     "jacobians",
     "load_certificate",
     "load_system",
+    "lyapunov",
     "ops",
     "pointwise_rates",
     "pseudo_orbit",
     "refine",
+    "runge_kutta",
+    "shadowing_gradient",
     "topological_conjugacy",
     "zoo",
 ]
