@@ -17,7 +17,7 @@ def points(seed, n=12, size=0.11):
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_times_count_steps_and_h_conjugates(seed):
-    z = points(seed, 6)
+    z = points(seed, 3)
     stable, unstable = MATCHED.exit_times(z)
     image = DEMO(z)
     inside = np.abs(image).max(axis=1) < MATCHED.edge

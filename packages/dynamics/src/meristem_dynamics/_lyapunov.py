@@ -6,6 +6,10 @@
   to V_{n+1}. Blocks of steps run side by side, each from a start further on
 """
 
+# NumPy types linear algebra and integer arithmetic in part only
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false, reportUnknownLambdaType=false
+
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,12 +89,12 @@ def covariant_vectors(
     J = jacobians(system, orbit[:-1])
     Q = frames_along(J)
     R = np.triu(in_frames(J, Q))
-    C, gap, overlap = *_backward(R, settle), settle
+    inner, gap, overlap = *_backward(R, settle), settle
     while gap > SEAM and overlap < len(R):
         overlap *= 4
-        C, gap = _backward(R, overlap)
+        inner, gap = _backward(R, overlap)
     kept = slice(settle, len(orbit) - settle)
-    V = (Q @ C)[kept]
+    V = (Q @ inner)[kept]
     pushed = J[settle : len(orbit) - settle - 1] @ V[:-1]
     return CovariantVectors(vectors=V, growth=np.log(np.linalg.norm(pushed, axis=1)), first=settle)
 
@@ -98,23 +102,23 @@ def covariant_vectors(
 def _backward(
     R: Float[np.ndarray, "m d d"], overlap: int
 ) -> tuple[Float[np.ndarray, "n d d"], float]:
-    """Return C by blocks that start `overlap` steps late, and how badly the blocks join."""
+    """Return inner by blocks that start `overlap` steps late, and how badly the blocks join."""
     n, d = R.shape[:2]
     length = max(overlap, int(np.sqrt(n)))
     blocks = -(-n // length)
     out = np.empty((blocks * length + 1, d, d))
-    C: Any = np.broadcast_to(np.triu(np.ones((d, d))), (blocks, d, d)).copy()
-    C /= np.linalg.norm(C, axis=1, keepdims=True)
+    inner: Any = np.broadcast_to(np.triu(np.ones((d, d))), (blocks, d, d)).copy()
+    inner /= np.linalg.norm(inner, axis=1, keepdims=True)
     origin: Any = np.arange(blocks) * length
-    out[n:] = C[0]
+    out[n:] = inner[0]
     for t in range(length + overlap - 1, -1, -1):
         at = origin + t
         live = at < n
-        solved = np.linalg.solve(R[np.minimum(at, n - 1)], C)
+        solved = np.linalg.solve(R[np.minimum(at, n - 1)], inner)
         solved = solved / np.linalg.norm(solved, axis=1, keepdims=True)
-        C = np.where(live[:, None, None], solved, C)
+        inner = np.where(live[:, None, None], solved, inner)
         if t < length:
-            out[at[live]] = C[live]
+            out[at[live]] = inner[live]
     seams = origin[1:]
     joined = np.linalg.solve(R[seams - 1], out[seams])
     joined = joined / np.linalg.norm(joined, axis=1, keepdims=True)

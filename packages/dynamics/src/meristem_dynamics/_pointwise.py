@@ -15,6 +15,10 @@ References
 The conditions are those reported for arXiv 2502.16497.
 """
 
+# NumPy types linear algebra and integer arithmetic in part only
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false, reportUnknownLambdaType=false
+
 from dataclasses import dataclass
 
 import numpy as np

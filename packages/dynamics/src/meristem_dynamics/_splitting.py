@@ -7,6 +7,10 @@
 - a recursion x_{n+1} = A_n x_n + s_n is composed over blocks, then filled in
 """
 
+# NumPy types linear algebra and integer arithmetic in part only
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false, reportUnknownLambdaType=false
+
 from dataclasses import dataclass
 from typing import Any
 

@@ -7,6 +7,10 @@
   max_n d(f^n x, f^n y) / w(f^n x)^gamma
 """
 
+# NumPy types linear algebra and integer arithmetic in part only
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false, reportUnknownLambdaType=false
+
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,7 +161,7 @@ def _difference(system: Map, a: Any, b: Any) -> Any:
 
 def _shadow(f: Map, orbit: Any, window: int, k: int, index: int) -> tuple[Any, Any]:
     """Return the points of the shadow at times 0 and 1, by Newton's method."""
-    x = orbit.copy()
+    x, size = orbit.copy(), np.inf
     for _ in range(NEWTON_STEPS):
         gap = _difference(f, x[1:], f(x[:-1]))
         J = jacobians(f, x[:-1])
