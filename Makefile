@@ -17,7 +17,7 @@ grow: setup ## grow a language model and watch it learn (SCALE=micro|tiny|small|
 	@$(RUN) meristem grow --scale $(or $(SCALE),tiny)
 
 test: setup ## the fast test suite
-	@$(RUN) pytest -q -n auto --dist worksteal && echo "verdict: all tests pass" || { echo "verdict: tests fail" >&2; exit 1; }
+	@OMP_NUM_THREADS=1 $(RUN) pytest -q -n auto --dist worksteal && echo "verdict: all tests pass" || { echo "verdict: tests fail" >&2; exit 1; }
 
 setup: $(filter .uv/bin/uv,$(UV)) ## uv if it is absent, and the environment of the lock
 	@$(UV) sync --locked --quiet --compile-bytecode

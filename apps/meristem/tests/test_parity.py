@@ -12,8 +12,9 @@ from transformers import get_cosine_with_min_lr_schedule_with_warmup
 from meristem.grow._config import SCALES
 from meristem.grow._model import build_model
 from meristem.grow._pretrain import learning_rate
-from meristem.grow._score import continue_text, induction_gain, score_rows
+from meristem.grow._score import continue_text, induction_gain
 from meristem_core.testing import seeds
+from meristem_core.torch import score_rows
 
 SCALE = replace(SCALES["micro"], layers=1, width=16, vocabulary=40, context=12)
 MODEL = build_model(SCALE, seed=1, end=0).eval()
@@ -31,7 +32,7 @@ def test_losses_equal_the_models_own(seed, rows, width):
 def test_blocks_are_the_rows_in_order_whatever_their_size(monkeypatch):
     ids = torch.from_numpy(np.random.default_rng(0).integers(40, size=(5, 9)))
     whole = torch.cat([block.logprobs for block in score_rows(MODEL, ids)])
-    monkeypatch.setattr("meristem.grow._score.BLOCK_BYTES", 4 * 40 * 7)
+    monkeypatch.setattr("meristem_core.torch._scoring.BLOCK_BYTES", 4 * 40 * 7)
     parts = list(score_rows(MODEL, ids))
     assert max(len(block.target) for block in parts) == 7
     assert torch.allclose(torch.cat([block.logprobs for block in parts]), whole, atol=1e-6)

@@ -1,96 +1,242 @@
-"""Time and peak memory of negative log-likelihood from hidden states, forward and backward.
+"""Time and peak memory of losses from hidden states, forward and backward, against the peers.
 
-    python benchmarks/head.py --tokens 4096 --vocabulary 32768 --width 512
+    python benchmarks/head.py                                                  # the README's tables
+    uv run --with cut-cross-entropy python benchmarks/head.py --with-cce       # with Apple's
+    python benchmarks/head.py --tokens 256 --vocabulary 2048 --rounds 1        # a smoke run
 
-Peak memory is that of tensors alive above inputs, by the profiler's allocation record.
+Ways alternate within a round; ratios are of one round. Peak memory is that of tensors alive above
+inputs and gradients, by the profiler's allocation record. Values and gradients are compared first.
 """
 
 import argparse
+import datetime
+import importlib.metadata
+import os
 import statistics
 import time
+from collections.abc import Callable
+
+os.environ["KINETO_LOG_LEVEL"] = "99"
 
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.checkpoint import checkpoint
 
-from meristem_losses import fused_loss, nll_loss, token_logprobs
+from meristem_losses import (
+    dpo_loss,
+    fused_loss,
+    nll_loss,
+    preference_pairs,
+    token_logprobs,
+    token_logprobs_from_logits,
+)
 
-
-def plain(hidden, weight, targets):
-    """Return the mean loss by way of the whole logits."""
-    return cross_entropy(linear(hidden[0], weight), targets[0])
-
-
-def recompute(hidden, weight, targets):
-    """Return the mean loss by the recomputing schedule."""
-    return nll_loss(token_logprobs(hidden, weight, targets)).mean()
-
-
-def one_pass(hidden, weight, targets):
-    """Return the mean loss by the one-pass schedule."""
-    n = targets.numel()
-    return fused_loss(
-        hidden, weight, targets, loss=lambda stats, _: nll_loss(stats).sum() / n
-    ).value
+Way = Callable[[Tensor, Tensor], Tensor]
 
 
-def torch_fused(hidden, weight, targets):
-    """Return the mean loss by torch's own fused operation."""
-    return torch.nn.functional.linear_cross_entropy(hidden[0], weight, targets[0])
+def nll_ways(targets: Tensor, mask: Tensor, cce: bool) -> dict[str, Way]:
+    """Return the ways to the mean negative log-likelihood of kept tokens."""
+    n = int(mask.sum())
+    labels = targets.masked_fill(~mask, -100)[0]
+
+    def plain(h: Tensor, w: Tensor) -> Tensor:
+        return cross_entropy(linear(h[0], w), labels)
+
+    def one_pass(h: Tensor, w: Tensor) -> Tensor:
+        def share(stats, _):
+            return nll_loss(stats).sum() / n
+
+        return fused_loss(h, w, targets, mask=mask, loss=share).value
+
+    def recompute(h: Tensor, w: Tensor) -> Tensor:
+        return nll_loss(token_logprobs(h, w, targets, mask=mask)).sum() / n
+
+    def checkpointed(h: Tensor, w: Tensor) -> Tensor:
+        def part(x, y, w):
+            return cross_entropy(linear(x, w), y, reduction="sum")
+
+        parts = zip(h[0].split(256), labels.split(256), strict=True)
+        return sum(checkpoint(part, x, y, w, use_reentrant=False) for x, y in parts) / n
+
+    ways = {
+        "plain": plain, "one pass": one_pass, "recompute": recompute,
+        "checkpointed chunks of 256": checkpointed,
+    }  # fmt: skip
+    ways |= torch_ways(labels, n) | trl_ways(targets, labels, n)
+    if cce:
+        from cut_cross_entropy import linear_cross_entropy as cut
+
+        ways["CCE torch_compile"] = lambda h, w: cut(h[0], w, labels, impl="torch_compile")
+    return ways
 
 
-def peak_bytes(run):
-    """Return the highest running sum of CPU allocations during a call."""
+def torch_ways(labels: Tensor, n: int) -> dict[str, Way]:
+    """Return torch's own fused operation where the installed torch has one."""
+    fused = getattr(torch.nn.functional, "linear_cross_entropy", None)
+    if fused is None:
+        return {}
+    chunked = torch.nn.LinearCrossEntropyOptions
+    return {
+        "torch fused, auto": lambda h, w: fused(h[0], w, labels, options=chunked()),
+        "torch fused, chunk 256": lambda h, w: fused(
+            h[0], w, labels, reduction="none", options=chunked(batch_chunk_size=256)
+        ).sum() / n,
+    }  # fmt: skip
+
+
+def trl_ways(targets: Tensor, labels: Tensor, n: int) -> dict[str, Way]:
+    """Return TRL's kernel where TRL is installed, called as its trainers call it on a CPU."""
+    try:
+        from trl.kernels import ChunkedLogProbFunction
+    except ImportError:
+        return {}
+
+    def trl(h: Tensor, w: Tensor) -> Tensor:
+        found = ChunkedLogProbFunction.apply(
+            h[0], w, None, targets[0], 1.0, 32768, None, 1.0, ("log_probs",)
+        )[0]
+        return -found.masked_fill(labels == -100, 0).sum() / n
+
+    return {"TRL kernel": trl}
+
+
+def dpo_ways(targets: Tensor, mask: Tensor, reference: Tensor) -> dict[str, Way]:
+    """Return the ways to the mean DPO loss; rows are all chosen, then all rejected."""
+    pairs = len(targets) // 2
+    ref = token_logprobs(*reference, targets, mask=mask)
+    groups = torch.arange(pairs).repeat(2)
+
+    def plain(h: Tensor, w: Tensor) -> Tensor:
+        stats = token_logprobs_from_logits(linear(h, w), targets, mask=mask)
+        return dpo_loss(preference_pairs(stats, ref)).mean()
+
+    def in_groups(h: Tensor, w: Tensor) -> Tensor:
+        def share(stats, rows):
+            return dpo_loss(preference_pairs(stats, ref.select(rows))).sum() / pairs
+
+        return fused_loss(h, w, targets, mask=mask, loss=share, groups=groups).value
+
+    def recompute(h: Tensor, w: Tensor) -> Tensor:
+        stats = token_logprobs(h, w, targets, mask=mask)
+        return dpo_loss(preference_pairs(stats, ref)).mean()
+
+    ways = {"plain": plain, "one pass in pairs": in_groups, "recompute": recompute}
+    try:
+        from liger_kernel.chunked_loss import LigerFusedLinearDPOLoss
+    except ImportError:
+        return ways
+    module, labels = LigerFusedLinearDPOLoss(compiled=False), targets.masked_fill(~mask, -100)
+    h_ref, w_ref = reference
+    # Liger scores the reference itself: the same work is added to no other way
+    ways["Liger, and the reference"] = lambda h, w: module(
+        w, h, labels, ref_input=h_ref, ref_weight=w_ref
+    )[0]
+    return ways
+
+
+def step(way: Way, hidden: Tensor, weight: Tensor) -> list[Tensor]:
+    """Return the loss and its gradients."""
+    loss = way(hidden, weight)
+    return [loss.detach(), *torch.autograd.grad(loss, (hidden, weight))]
+
+
+def peak_bytes(way: Way, hidden: Tensor, weight: Tensor) -> int:
+    """Return the highest running sum of CPU allocations, less the gradients."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        run()
+        step(way, hidden, weight)
     total = highest = 0
     for event in record.profiler.kineto_results.events():
         if event.name() == "[memory]":
             total += event.nbytes()
             highest = max(highest, total)
-    return highest
+    return highest - hidden.nbytes - weight.nbytes
 
 
-def main():
-    """Compare results, then print times and memory as ratios to the plain path."""
+def compare(title: str, ways: dict[str, Way], hidden: Tensor, weight: Tensor, rounds: int) -> None:
+    """Compare results, then print seconds and memory as ratios to the plain path."""
+    expected = step(ways["plain"], hidden, weight)
+    for name, way in ways.items():
+        for x, y in zip(step(way, hidden, weight), expected, strict=True):
+            torch.testing.assert_close(
+                x, y, rtol=2e-4, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}"
+            )
+    del expected, x, y
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            step(way, hidden, weight)
+            seconds[name].append(time.perf_counter() - start)
+    memory = {name: peak_bytes(way, hidden, weight) for name, way in ways.items()}
+    print(f"\n{title}\n")
+    print("| way | seconds | time / plain (range) | MiB | plain / memory |")
+    print("|---|---|---|---|---|")
+    for name, found in seconds.items():
+        ratios = [x / y for x, y in zip(found, seconds["plain"], strict=True)]
+        span = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+        size = f"{memory[name] / 2**20:.0f} | {memory['plain'] / max(memory[name], 1):.0f}"
+        print(f"| {name} | {statistics.median(found):.2f} | {span} | {size} |", flush=True)
+
+
+def problem(rows: int, positions: int, vocabulary: int, width: int) -> tuple[Tensor, ...]:
+    """Return hidden states, a head, targets."""
+    g = torch.Generator().manual_seed(0)
+    hidden = torch.randn(rows, positions, width, generator=g).requires_grad_()
+    weight = (torch.randn(vocabulary, width, generator=g) / width**0.5).requires_grad_()
+    return hidden, weight, torch.randint(0, vocabulary, (rows, positions), generator=g)
+
+
+def main() -> None:
+    """Print every table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--vocabulary", type=int, default=32768)
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--with-cce", action="store_true")
     a = parser.parse_args()
-    g = torch.Generator().manual_seed(0)
-    hidden = torch.randn(1, a.tokens, a.width, generator=g).requires_grad_()
-    weight = (torch.randn(a.vocabulary, a.width, generator=g) / a.width**0.5).requires_grad_()
-    targets = torch.randint(0, a.vocabulary, (1, a.tokens), generator=g)
-    ways = {"plain": plain, "recompute": recompute, "one pass": one_pass}
-    if hasattr(torch.nn.functional, "linear_cross_entropy"):
-        ways["torch fused"] = torch_fused
+    n, v, d = a.tokens, a.vocabulary, a.width
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", *installed())]
+    print(f"{datetime.date.today()}, {', '.join(versions)}, {torch.get_num_threads()} threads")
 
-    def step(way):
-        loss = way(hidden, weight, targets)
-        return [loss.detach(), *torch.autograd.grad(loss, (hidden, weight))]
+    hidden, weight, targets = problem(1, n, v, d)
+    whole = torch.ones_like(targets, dtype=torch.bool)
+    ways = nll_ways(targets, whole, a.with_cce)
+    compare(f"NLL, {n} tokens x {v} x {d}", ways, hidden, weight, a.rounds)
 
-    expected = step(plain)
-    for way in ways.values():
-        for x, y in zip(step(way), expected, strict=True):
-            torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-7)
-    del expected, x, y
-    seconds = {name: [] for name in ways}
-    for _ in range(a.rounds):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            step(way)
-            seconds[name].append(time.perf_counter() - start)
-    memory = {name: peak_bytes(lambda way=way: step(way)) for name, way in ways.items()}
-    print(f"{a.tokens} x {a.vocabulary} x {a.width}, torch {torch.__version__}\n")
-    print("| way | seconds | time / plain (range) | peak MiB | memory / plain |")
-    print("|---|---|---|---|---|")
-    for name, found in seconds.items():
-        ratios = [x / y for x, y in zip(found, seconds["plain"], strict=True)]
-        span = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
-        size = f"{memory[name] / 2**20:.0f} | {memory[name] / memory['plain']:.3f}"
-        print(f"| {name} | {statistics.median(found):.2f} | {span} | {size} |")
+    half = torch.arange(n)[None] >= n // 2
+    some = {k: w for k, w in nll_ways(targets, half, False).items() if k in NARROW}
+    compare("NLL, half of the tokens masked", some, hidden, weight, a.rounds)
+
+    for title, (n_, v_, d_) in {
+        "half the tokens": (n // 2, v, d), "half the vocabulary": (n, v // 2, d),
+        "half the width": (n, v, d // 2),
+    }.items():  # fmt: skip
+        hidden, weight, targets = problem(1, n_, v_, d_)
+        whole = torch.ones_like(targets, dtype=torch.bool)
+        some = {k: w for k, w in nll_ways(targets, whole, False).items() if k in NARROW}
+        compare(f"NLL, {title}: {n_} x {v_} x {d_}", some, hidden, weight, a.rounds)
+
+    hidden, weight, targets = problem(8, n // 8, v, d)
+    g = torch.Generator().manual_seed(1)
+    shift = 0.1 * torch.randn(hidden.shape, generator=g)
+    reference = ((hidden + shift).detach(), weight.detach())
+    whole = torch.ones_like(targets, dtype=torch.bool)
+    ways = dpo_ways(targets, whole, reference)
+    compare(f"DPO, 4 pairs of 2 x {n // 8} tokens", ways, hidden, weight, a.rounds)
+
+
+NARROW = ("plain", "one pass", "recompute")
+
+
+def installed() -> list[str]:
+    """Return the peers that are installed."""
+    names = ("trl", "liger-kernel", "cut-cross-entropy")
+    names_found = (d.metadata["Name"] for d in importlib.metadata.distributions())
+    found = {name.lower().replace("_", "-") for name in names_found}
+    return [name for name in names if name in found]
 
 
 if __name__ == "__main__":

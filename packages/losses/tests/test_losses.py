@@ -1,11 +1,13 @@
 """Gradient checks of every loss in float64, the lattice of special cases, and extremes."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import meristem_losses as ml
 from meristem_losses import Pairs, TokenStats
@@ -68,7 +70,88 @@ TOKEN_LOSSES = {
     "k2": lambda s: ml.k2(s, OLD),
     "k3": lambda s: ml.k3(s, OLD),
     "entropy": lambda s: ml.entropy_bonus(s, 0.3),
+    "ppo delta": lambda s: ml.ppo_clip_loss(s, OLD, ADV, delta=1.5),
+    "gmpo": lambda s: ml.gmpo_loss(s, OLD, ADV),
+    "corrected k3": lambda s: ml.k3(s, REF.logprobs * 0.9, old_logprobs=OLD),
+    "kl-cov": lambda s: ml.kl_cov_loss(s, OLD, ADV, top_frac=1.0),
+    "clip-cov": lambda s: ml.clip_cov_loss(s, OLD, ADV, generator=rng(3), fraction=0.0),
+    "kto": lambda s: ml.kto_loss(ratios_of(s), GOOD, torch.tensor(0.2, dtype=F64)),
+    "apo zero unpaired": lambda s: ml.apo_zero_unpaired_loss(ratios_of(s), GOOD),
+    "bco unpaired": lambda s: ml.bco_unpaired_loss(ratios_of(s), GOOD, shift=0.1),
+    "plackett-luce": lambda s: ml.plackett_luce_loss(ratios_of(s)[None], beta=0.3),
+    "plackett-luce links": lambda s: ml.plackett_luce_loss(
+        ml.FORWARD_KL.reward(ratios_of(s)).view(2, 2)
+    ),
 }
+# losses with detached weights: the same expression with the weights of a frozen copy
+FROZEN = {
+    "dft": (ml.dft_loss, lambda s, f: -f.logprobs.exp() * s.logprobs),
+    "eaft": (
+        lambda s: ml.eaft_loss(s, alpha=0.5, k=4),
+        lambda s, f: -((f.top_k_entropy / math.log(4)) ** 0.5) * s.logprobs,
+    ),
+    "iw-sft": (
+        lambda s: ml.iw_sft_loss(s, OLD, power=0.5),
+        lambda s, f: -(0.5 * row_mean(f.logprobs - OLD)).exp().clamp(max=16.0) * s.logprobs,
+    ),
+    "iw-sft token": (
+        lambda s: ml.iw_sft_token_loss(s, OLD),
+        lambda s, f: -(f.logprobs - OLD).exp().clamp(0.2, 1.8) * s.logprobs,
+    ),
+    "asft": (
+        lambda s: ml.asft_loss(s, s.entropy, weight=0.3),
+        lambda s, f: -f.logprobs.exp() * s.logprobs + 0.3 * s.entropy,
+    ),
+    "cispo": (
+        lambda s: ml.cispo_loss(s, OLD, ADV, cap=1.5),
+        lambda s, f: -(f.logprobs - OLD).exp().clamp(max=1.5) * ADV * s.logprobs,
+    ),
+    "vespo": (
+        lambda s: ml.vespo_loss(s, OLD, ADV),
+        lambda s, f: -gamma((f.logprobs - OLD).sum(1, keepdim=True)) * ADV * s.logprobs,
+    ),
+    "gspo": (
+        lambda s: ml.gspo_loss(s, OLD, ADV, low=0.9, high=1e3),
+        lambda s, f: -row_mean(f.logprobs - OLD).exp() * ADV * (s.logprobs - f.logprobs).exp(),
+    ),
+    "oreal": (
+        lambda s: ml.oreal_loss(s, OLD, ADV),
+        lambda s, f: torch.where(
+            ADV > 0,
+            -ADV * s.logprobs * (N / int(MASK[::2].sum())),
+            -0.5 * ADV * (s.logprobs - f.logprobs).exp() * (N / int(MASK[1::2].sum())),
+        ) + 0.01 * ml.k3(s, OLD),
+    ),
+    "k3 unbiased": (
+        lambda s: ml.k3(s, OLD, unbiased=True), lambda s, f: (s.logprobs - OLD) ** 2 / 2,
+    ),
+    "wpo": (
+        lambda s: ml.dpo_loss(ml.preference_pairs(s, REF)) * ml.wpo_weights(s),
+        lambda s, f: ml.dpo_loss(ml.preference_pairs(s, REF)) * pair_weights(f),
+    ),
+}  # fmt: skip
+N = int(MASK.sum())
+GOOD = torch.tensor([True, False, True, True])
+
+
+def ratios_of(s):
+    return ml.sequence_logprobs(s) - ml.sequence_logprobs(REF)
+
+
+def row_mean(x):
+    return ((x * MASK).sum(1) / MASK.sum(1))[:, None]
+
+
+def gamma(log_w):
+    k, rate = torch.where(ADV >= 0, 2.0, 3.0), torch.where(ADV >= 0, 3.0, 2.0)
+    return (rate + k * log_w - rate * log_w.exp()).exp()
+
+
+def pair_weights(f):
+    every = row_mean(f.logprobs - f.log_collision)[:, 0].exp()
+    return every[:2] * every[2:]
+
+
 PAIR_LOSSES = {
     **{f"dpo {d.name}": lambda p, d=d: ml.dpo_loss(p, divergence=d) for d in LINKS},
     "cdpo": lambda p: ml.dpo_loss(p, smoothing=0.1, margin=0.2),
@@ -94,6 +177,9 @@ PAIR_LOSSES = {
     "alphapo": ml.alphapo_loss,
     "orpo": ml.orpo_loss,
     "tpo": lambda p: ml.tpo_loss(p, torch.ones_like(p.chosen)),
+    "tpo-l": lambda p: ml.tpo_l_loss(p, torch.ones_like(p.chosen), smoothing=0.1),
+    "smoothed cpo": lambda p: ml.cpo_loss(p, smoothing=0.1),
+    "smoothed aot": lambda p: ml.aot_loss(p, smoothing=0.1),
 }
 
 
@@ -103,6 +189,20 @@ def test_gradcheck_of_token_losses(name):
     assert torch.autograd.gradcheck(
         lambda z: TOKEN_LOSSES[name](stats_of(z)), (logits,), fast_mode=True
     )
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_gradients_of_losses_with_detached_weights(name):
+    loss, frozen = FROZEN[name]
+    fixed = stats_of(logits_of())
+
+    def restated(s):
+        x = frozen(s, fixed)
+        return x * MASK if x.shape == MASK.shape else x
+
+    close(gradient(loss, logits_of()), gradient(restated, logits_of()))
+    logits = logits_of().requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: restated(stats_of(z)), (logits,), fast_mode=True)
 
 
 @pytest.mark.parametrize("name", PAIR_LOSSES)
@@ -117,7 +217,7 @@ def test_gradcheck_of_pair_losses(name):
 @settings(max_examples=20)  # times the losses
 @given(a=st.floats(-1e4, 1e4), b=st.floats(-1e4, 1e4))
 def test_extreme_log_ratios_stay_finite(name, a, b):
-    if name in ("cpo", "simpo", "alphapo", "orpo", "tpo"):
+    if name in ("cpo", "simpo", "alphapo", "orpo", "tpo", "tpo-l", "smoothed cpo"):
         a, b = -abs(a) / 50, -abs(b) / 50  # log-probabilities, and exp(0.25 L) is a number
     x = torch.tensor([a, b], dtype=F64, requires_grad=True)
     zero, tokens = torch.zeros(1, dtype=F64), torch.ones(1, dtype=F64)
@@ -179,12 +279,22 @@ def test_lattice_of_fine_tuning():
         lambda s: ml.reinforce_loss(s, torch.ones_like(ADV)),
         lambda s: ml.cispo_loss(s, same, torch.ones_like(ADV)),
         lambda s: ml.ppo_clip_loss(s, same, torch.ones_like(ADV)),
+        lambda s: ml.ppo_clip_loss(s, same, torch.ones_like(ADV), delta=2.0),
+        lambda s: ml.vespo_loss(s, same, torch.ones_like(ADV)),
+        lambda s: ml.gspo_loss(s, same, torch.ones_like(ADV)),
+        lambda s: ml.sapo_loss(s, same, torch.ones_like(ADV)),
+        lambda s: ml.kl_cov_loss(s, same, torch.ones_like(ADV), top_frac=0.0),
     ):
         close(gradient(loss, logits), plain)
     zero = torch.zeros_like(same)
     close(gradient(lambda s: ml.asft_loss(s, zero), logits), gradient(ml.dft_loss, logits))
     weights = s.logprobs.exp()
     close(gradient(ml.dft_loss, logits), gradient(lambda s: -weights * s.logprobs, logits))
+
+
+def unit(p):
+    ones = torch.ones_like(p.chosen)
+    return dataclasses.replace(p, chosen_tokens=ones, rejected_tokens=ones)
 
 
 @given(seed=st.integers(0, 2**31))
@@ -200,6 +310,13 @@ def test_lattice_of_preferences(seed):
     ):
         close(same, dpo)
     close(ml.alphapo_loss(p, alpha=0.0), ml.simpo_loss(p))
+    zero = torch.zeros_like(p.chosen)
+    close(ml.tpo_loss(p, zero, beta=0.1), ml.cpo_loss(p, alpha=0.0))
+    close(ml.tpo_l_loss(p, zero, beta=2.0, gamma=1.0), ml.simpo_loss(p))
+    close(ml.cpo_loss(p, alpha=0.0), ml.dpo_loss(p.reference_free()))
+    close(ml.cal_dpo_loss(p), dpo + ml.sppo_loss(p))
+    close(ml.ipo_loss(p, average=False, tau=0.3), ml.ipo_loss(unit(p), tau=0.3))
+    close(ml.length_normalised_dpo_loss(unit(p)), dpo)
     flipped = Pairs(
         chosen=p.rejected, rejected=p.chosen, chosen_ref=p.rejected_ref, rejected_ref=p.chosen_ref,
         chosen_tokens=p.rejected_tokens, rejected_tokens=p.chosen_tokens,
@@ -298,6 +415,71 @@ def test_advantages_are_centred_and_blind_to_a_shift(values, shift):
     close(ml.leave_one_out_advantages(r, GROUP), a * factor)
 
 
+@given(rewards, st.floats(-5, 5))
+def test_length_weighted_advantages(values, shift):
+    r, lengths = torch.tensor(values, dtype=F64), torch.tensor([1.0, 3, 2, 2, 4], dtype=F64)
+    a = ml.length_weighted_advantages(r, GROUP, lengths)
+    for g in (0, 1):  # the definition, group by group
+        kept = g == GROUP
+        mean = (r[kept] * lengths[kept]).sum() / lengths[kept].sum()
+        close(a[kept], r[kept] - mean)
+    same = ml.length_weighted_advantages(r, GROUP, torch.full_like(r, 7.0))
+    close(same, ml.centred_advantages(r, GROUP))
+    assert ml.length_weighted_advantages(torch.full_like(r, shift), GROUP, lengths).abs().max() == 0
+
+
+def test_batch_deviation():
+    a = torch.tensor([1.0, -1.0, 0.0, 2.0])
+    close(ml.scale_by_batch_std(a, eps=0.0), a / a.std())
+    with pytest.raises(ValueError, match="no deviation"):
+        ml.scale_by_batch_std(a[:1])
+
+
+def test_gmpo_reduces_to_the_geometric_mean():
+    s = stats_of(logits_of())
+    loss = ml.mean_of_sequence_means(ml.gmpo_loss(s, OLD, ADV, low=9.0, high=9.0), MASK)
+    close(loss, (-row_mean(s.logprobs - OLD).exp() * ADV).mean())
+
+
+def test_delta_bounds_the_loss_and_ends_the_gradient():
+    high = logits_of().requires_grad_()
+    s = stats_of(high)
+    loss = ml.ppo_clip_loss(s, s.logprobs.detach() - 3.0, -torch.ones_like(ADV), delta=1.5)
+    close(loss, 1.5 * MASK.to(F64))
+    assert float(torch.autograd.grad(loss.sum(), high)[0].abs().max()) == 0
+
+
+class Controller(RuleBasedStateMachine):
+    """The coefficient stays within its bounds, and a saved state goes on the same way."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = ml.AdaptiveEntropy(target=1.0, step=0.3, low=0.1, high=0.8, start=0.2)
+
+    @rule(entropy=st.floats(0, 2))
+    def step(self, entropy):
+        before = self.one.controlled
+        self.one.update(entropy)
+        rises = entropy <= 1.0
+        assert (self.one.controlled >= before) if rises else (self.one.controlled <= before)
+        assert self.one.coefficient == (self.one.controlled if rises else 0.0)
+
+    @rule()
+    def reload(self):
+        again = ml.AdaptiveEntropy(target=1.0, step=0.3, low=0.1, high=0.8, start=0.2)
+        again.load_state_dict(self.one.state_dict())
+        assert again.coefficient == self.one.coefficient
+        self.one = again
+
+    @invariant()
+    def bounded(self):
+        assert 0.1 <= self.one.controlled <= 0.8
+
+
+TestController = Controller.TestCase
+TestController.settings = settings(max_examples=10, stateful_step_count=10)
+
+
 def test_equal_and_unscorable_rewards():
     r = torch.tensor([0.1, 0.1, 1.0, torch.nan, 2.0])
     a = ml.centred_advantages(r, GROUP)
@@ -338,6 +520,13 @@ NAN = TokenStats(logprobs=REF.logprobs * torch.nan, lse=REF.lse, mask=MASK)
         (lambda: ml.reinforce_loss(REF, ADV * torch.nan), "non-finite"),
         (lambda: ml.kl_cov_loss(REF, OLD, ADV, top_frac=2.0), "top_frac is 2.0"),
         (lambda: ml.mean_over_tokens(OLD, MASK, count=0.0), "count is 0.0"),
+        (lambda: ml.ppo_clip_loss(REF, OLD, ADV, delta=1.1), "delta is 1.1"),
+        (lambda: ml.k3(REF, OLD, unbiased=True, old_logprobs=OLD), "choose one"),
+        (lambda: ml.aot_loss(pairs_of(logits_of()), smoothing=0.6), "smoothing is 0.6"),
+        (lambda: ml.vespo_loss(REF, OLD, ADV, positive_shape=(0.0, 1.0)), "k of a shape is 0.0"),
+        (lambda: ml.gmpo_loss(REF, OLD, ADV, low=-1.0), "low is -1.0"),
+        (lambda: ml.AdaptiveEntropy(low=2.0), "0 <= low <= start <= high"),
+        (lambda: ml.AdaptiveEntropy().update(math.nan), "entropy is nan"),
         (lambda: ml.discopop_loss(pairs_of(logits_of()), temperature=2.0), "temperature is 2.0"),
     ],
 )

@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy, linear
 
-from meristem_losses import fused_loss, next_token_targets, token_forward_kl, token_logprobs
+from meristem_losses import (
+    _head,
+    fused_loss,
+    next_token_targets,
+    token_forward_kl,
+    token_logprobs,
+    token_reverse_kl,
+)
 from meristem_losses import token_logprobs_from_logits as from_logits
 
 WANTED = {"entropy": True, "mean_logit": True, "log_collision": True, "top_k_entropy": 3}
@@ -264,17 +271,20 @@ def test_shift_loses_the_last_position():
 
 
 @settings(max_examples=40)
-@given(problems(), st.integers(1, 20))
-def test_forward_kl_equals_the_plain_path(problem, chunk):
+@given(problems(), st.integers(1, 20), st.booleans())
+def test_divergences_of_heads_equal_the_plain_path(problem, chunk, forward):
     hidden, weight, _, _, mask, _, g = problem
     inputs = [hidden.requires_grad_(), weight.requires_grad_()]
     ref_hidden = torch.randn(*mask.shape, 2, generator=g, dtype=torch.float64)
     ref_weight = torch.randn(len(weight), 2, generator=g, dtype=torch.float64)
-    ours = token_forward_kl(
+    divergence = token_forward_kl if forward else token_reverse_kl
+    ours = divergence(
         hidden, weight, ref_hidden=ref_hidden, ref_weight=ref_weight, mask=mask, chunk_tokens=chunk
     )
     ref, logp = (linear(ref_hidden, ref_weight).log_softmax(2), linear(*inputs).log_softmax(2))
-    theirs = torch.nn.functional.kl_div(logp, ref, log_target=True, reduction="none").sum(2) * mask
+    first, second = (logp, ref) if forward else (ref, logp)
+    pointwise = torch.nn.functional.kl_div(first, second, log_target=True, reduction="none")
+    theirs = pointwise.sum(2) * mask
     close(ours, theirs)
     for x, y in zip(
         torch.autograd.grad(ours.sum(), inputs),
@@ -301,3 +311,41 @@ def test_bfloat16_gradients_survive_confidence_and_cancellation(frozen):
     assert (dh - exact_dh).norm() < 2**-7 * exact_dh.norm()
     if not frozen:
         assert (dw - exact_dw).norm() < 2**-7 * exact_dw.norm()
+
+
+def test_autocast_decides_the_type_of_the_product():
+    g = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(*n, generator=g).requires_grad_() for n in ((1, 6, 8), (11, 8)))
+    targets = torch.randint(0, 11, (1, 6), generator=g)
+    expected = token_logprobs(hidden.bfloat16(), weight.bfloat16(), targets).logprobs
+    with torch.autocast("cpu", torch.bfloat16):
+        found = token_logprobs(hidden.bfloat16(), weight, targets).logprobs
+        one = fused_loss(hidden, weight, targets, loss=lambda s, _: s.logprobs.sum())
+    close(found, expected)
+    close(one.value, expected.sum())
+    (dw,) = torch.autograd.grad(found.sum(), weight)
+    (again,) = torch.autograd.grad(one.value, weight, retain_graph=True)
+    assert dw.dtype == again.dtype == torch.float32
+    close(dw, again)
+    with pytest.raises(RuntimeError, match="one backward pass"):
+        torch.autograd.grad(one.value, weight)
+
+
+def test_a_group_between_one_and_two_buffers_is_not_split(monkeypatch):
+    seen = []
+    original = _head.Head.chunk
+
+    def counting(self, hidden, targets):
+        seen.append(len(hidden))
+        return original(self, hidden, targets)
+
+    monkeypatch.setattr(_head.Head, "chunk", counting)
+    monkeypatch.setattr(_head, "CPU_BUFFER_BYTES", 64 * 4 * 50)  # 64 rows of 50 logits
+    g = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(5, 60, 8, generator=g), torch.randn(50, 8, generator=g)
+    targets = torch.randint(0, 50, (5, 60), generator=g)
+    groups = torch.tensor([0, 0, 1, 1, 2])  # 120, 120 and 60 rows
+    fused_loss(
+        hidden.requires_grad_(), weight, targets, loss=lambda s, _: s.logprobs.sum(), groups=groups
+    )
+    assert seen == [120, 120, 60]

@@ -5,13 +5,28 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import logit
 
 from meristem_core.testing import rngs
-from meristem_rasch import CML, MML, ExistenceError, Responses, score_persons
+from meristem_rasch import (
+    CML,
+    MML,
+    Calibration,
+    DataError,
+    ExistenceError,
+    Responses,
+    score_persons,
+)
 from meristem_rasch._curves import curves
-from meristem_rasch._mml import Marginal
+from meristem_rasch._information import observed_information, person_scores
+from meristem_rasch._marginal import Patterns, collapse
+from meristem_rasch._models import at_nodes
+from meristem_rasch._parameters import item_parameters, layout
+from meristem_rasch._posterior import Marginal
+
+few = settings(max_examples=max(8, settings().max_examples // 12))
 
 
 def frequencies(path):
@@ -40,21 +55,78 @@ def test_lsat7_2pl_of_mirt(data_dir):
 
 @pytest.mark.data
 @pytest.mark.paper
-@pytest.mark.parametrize(
-    ("name", "published"),
-    [("arc", -120279.173), ("truthfulqa", -145426.626), ("gsm8k", -409894.401)],
-)
-def test_marginal_likelihood_of_mirt_on_leaderboards(data_dir, name, published):
-    """The log-likelihood that mirt stored with its 2PL fits, at its parameters and its 61 nodes."""
-    responses = np.load(data_dir / f"irt/metabench_{name}.npz")["responses"].astype(float)
+def test_lsat7_common_slope_of_mirt(data_dir):
+    """One slope for all items is the Rasch model with a free sd: a = sd, d = -sd b."""
+    cal = MML().fit(frequencies(data_dir / "irt/classical/mirt_LSAT7_freq.csv"))
+    assert cal.latent_sd == pytest.approx(1.011, abs=2e-3)
+    easiness = cal.latent_mean - cal.threshold
+    np.testing.assert_allclose(easiness, [1.868, 0.791, 1.461, 0.521, 1.993], atol=2e-3)
+
+
+@pytest.mark.data
+@pytest.mark.paper
+def test_science_graded_of_mirt(data_dir):
+    with (data_dir / "irt/classical/ltm_Science.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    words = ["strongly disagree", "disagree", "agree", "strongly agree"]
+    names = ["Comfort", "Work", "Future", "Benefit"]
+    table = [[words.index(row[name]) for name in names] for row in rows]
+    cal = MML(model="grm").fit(Responses.from_wide(table, items=names))
+    np.testing.assert_allclose(cal.slope, [1.041, 1.226, 2.296, 1.095], atol=1e-2)
+    easiness = -(np.repeat(cal.slope, 3) * cal.threshold).reshape(4, 3)
+    published = [
+        [4.864, 2.64, -1.466],
+        [2.924, 0.901, -2.266],
+        [5.238, 2.216, -1.965],
+        [3.348, 0.992, -1.688],
+    ]
+    np.testing.assert_allclose(easiness, published, atol=1e-2)
+
+
+def leaderboard(data_dir, name):
+    """Responses of a stored leaderboard, and the parameters that mirt estimated for its items."""
+    stored = np.load(data_dir / f"irt/metabench_{name}.npz")
+    responses = stored["responses"]
     with (data_dir / f"irt/metabench_{name}_items.csv").open() as file:
         rows = list(csv.DictReader(file))
-    slope = np.array([float(row["a1.x"]) for row in rows])
-    intercept = np.array([float(row["d.x"]) for row in rows])
-    responses[responses < 0] = np.nan
-    marginal = Marginal(Responses.from_wide(responses), free_slopes=True)
-    psi = np.concatenate([-intercept / slope, slope])
-    assert -marginal.value_and_gradient(psi, 61)[0] == pytest.approx(published, abs=2e-3)
+    parameters = {
+        key: np.array([float(row[f"{key}.x"]) for row in rows]) for key in ("a1", "d", "g")
+    }
+    table = np.where(responses < 0, np.nan, responses) if (responses < 0).any() else responses
+    return Responses.from_wide(table), parameters, stored["theta"]
+
+
+@pytest.mark.data
+@pytest.mark.paper
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("arc", -120279.173),
+        ("truthfulqa", -145426.626),
+        ("gsm8k", -409894.401),
+        ("mmlu", -118930.067),
+    ],
+)
+def test_marginal_likelihood_of_mirt_on_leaderboards(data_dir, name, published):
+    """The log-likelihood that mirt stored with its fits, at its parameters and its 61 nodes."""
+    data, stored, _ = leaderboard(data_dir, name)
+    raw = [stored["d"], stored["a1"]]
+    model = "3pl" if name == "mmlu" else "2pl"
+    raw += [logit(stored["g"].clip(1e-15))] * (model == "3pl")
+    marginal = Marginal(layout(model, data, 1, {}), [data], n_nodes=61)
+    psi = np.column_stack(raw).ravel()
+    assert -marginal.value_and_gradient(psi)[0] == pytest.approx(published, abs=2e-3)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_slopes_of_a_leaderboard(data_dir):
+    """A 2PL fit orders systems as mirt's stored fit does, and finds its mis-keyed items."""
+    data, stored, theta = leaderboard(data_dir, "arc")
+    cal = MML(model="2pl", se="opg", tol=1e-3).fit(data)
+    ours = score_persons(cal, data, method="eap").theta
+    assert np.corrcoef(ours, theta[:, 0])[0, 1] > 0.97
+    assert (cal.slope < 0).sum() == (stored["a1"] < 0).sum() == 2
 
 
 def simulate(rng, persons, items):
@@ -62,21 +134,118 @@ def simulate(rng, persons, items):
     return Responses.from_wide((rng.random(logits.shape) < 1 / (1 + np.exp(-logits))).astype(float))
 
 
-@given(rng=rngs(), model=st.sampled_from(["rasch", "pcm", "2pl", "gpcm"]), gaps=st.booleans())
-def test_the_gradient_is_that_of_the_value(rng, model, gaps):
-    m = rng.integers(1, 3 if model in ("pcm", "gpcm") else 2, size=3)
-    table = rng.integers(0, m + 1, size=(9, 3)).astype(float)
+MODELS = ["rasch", "pcm", "rsm", "2pl", "3pl", "gpcm", "grm"]
+
+
+def draw(rng, model, persons=9, *, gaps):
+    m = np.full(3, 2) if model == "rsm" else rng.integers(1, 4, size=3)
+    m = np.ones(3, dtype=int) if model in ("rasch", "2pl", "3pl") else m
+    table = rng.integers(0, m + 1, size=(persons, 3)).astype(float)
     if gaps:
         table[0, 0] = np.nan
-    marginal = Marginal(
-        Responses.from_wide(table, max_score=m), free_slopes=model in ("2pl", "gpcm")
-    )
-    psi = marginal.start() + 0.3 * rng.normal(size=len(marginal.start()))
-    gradient = marginal.value_and_gradient(psi, 61)[1]
+    return Responses.from_wide(table, max_score=m, weight=rng.uniform(0.5, 2, size=persons))
+
+
+@few
+@given(rng=rngs(), model=st.sampled_from(MODELS), gaps=st.booleans(), groups=st.booleans())
+def test_the_gradient_is_that_of_the_value_and_of_the_persons(rng, model, gaps, groups):
+    data = draw(rng, model, gaps=gaps)
+    parts = [data.select(persons=np.arange(9) < 5), data.select(persons=np.arange(9) >= 5)]
+    parts = parts if groups else [data]
+    plan = layout(model, data, len(parts), {})
+    marginal = Marginal(plan, parts, (5.0, 17.0) if model == "3pl" else None, n_nodes=121)
+    psi = plan.start(data)
+    psi = psi + 0.3 * rng.normal(size=len(psi))
+    gradient = marginal.value_and_gradient(psi)[1]
     for k in range(len(psi)):
         step = 1e-5 * np.eye(len(psi))[k]
-        up, down = (marginal.value_and_gradient(psi + s, 61)[0] for s in (step, -step))
-        assert gradient[k] == pytest.approx((up - down) / 2e-5, abs=1e-7)
+        up, down = (marginal.value_and_gradient(psi + s)[0] for s in (step, -step))
+        assert gradient[k] == pytest.approx((up - down) / 2e-5, abs=1e-6)
+    if model != "3pl":  # its prior belongs to no person
+        total = sum(weight @ score for weight, score in person_scores(marginal, psi))
+        np.testing.assert_allclose(total, -gradient, atol=1e-5)
+
+
+@few
+@given(rng=rngs(), gaps=st.booleans())
+def test_collapsed_expectations_equal_those_of_patterns(rng, gaps):
+    data = draw(rng, "pcm", 40, gaps=gaps)
+    plan, theta = layout("pcm", data, 1, {}), np.linspace(-3, 3, 31)
+    raw = plan.raw(plan.start(data))
+    nodes = at_nodes("pcm", raw, theta, data.max_score)
+    every = Patterns(rows=data.scores, weight=data.weight, complete=False)
+    for short in (collapse(data, rasch=True), collapse(data, rasch=False)):
+        ours = short.expect(nodes, raw, theta, -(theta**2) / 2)
+        theirs = every.expect(nodes, raw, theta, -(theta**2) / 2)
+        assert ours.loglik == pytest.approx(theirs.loglik, abs=1e-9)
+        np.testing.assert_allclose(ours.answers, theirs.answers, atol=1e-9)
+        np.testing.assert_allclose(ours.d_theta, theirs.d_theta, atol=1e-9)
+        width = plan.categories  # the slope of a Rasch model is not a parameter
+        np.testing.assert_allclose(ours.d_raw[:, :width], theirs.d_raw[:, :width], atol=1e-9)
+
+
+@few
+@given(rng=rngs(), model=st.sampled_from(MODELS))
+def test_thresholds_and_their_jacobian(rng, model):
+    data = draw(rng, model, gaps=False)
+    plan = layout(model, data, 1, {})
+    psi = plan.start(data)
+    psi = psi + 0.2 * rng.normal(size=len(psi))
+    found = item_parameters(plan, psi)
+    for k in range(len(psi)):
+        step = 1e-6 * np.eye(len(psi))[k]
+        up, down = item_parameters(plan, psi + step), item_parameters(plan, psi - step)
+        change = np.concatenate(
+            [up.threshold - down.threshold, up.slope - down.slope, up.guess - down.guess]
+        )
+        np.testing.assert_allclose(found.jacobian[:, k], change / 2e-6, atol=1e-5, rtol=1e-5)
+
+
+@few
+@given(rng=rngs(), model=st.sampled_from(MODELS))
+def test_estimation_and_reporting_use_the_same_curves(rng, model):
+    """The curves of a calibration, from thresholds, equal those of the estimation."""
+    data = draw(rng, model, gaps=False)
+    plan = layout(model, data, 1, {})
+    psi = plan.start(data)
+    psi = psi + 0.2 * rng.normal(size=len(psi))
+    found, theta = item_parameters(plan, psi), rng.normal(size=4)
+    rows = np.split(found.threshold, np.cumsum(data.max_score)[:-1])
+    cal = Calibration.from_parameters(model, rows, slope=found.slope, guess=found.guess)
+    nodes = at_nodes(model, plan.raw(psi), theta, data.max_score)
+    p, first, _ = curves(cal, theta)
+    np.testing.assert_allclose(p.transpose(1, 0, 2), nodes.p, atol=1e-12)
+    np.testing.assert_allclose(first.transpose(1, 0, 2), nodes.p * nodes.d_theta, atol=1e-12)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_recovery_of_planted_parameters(model):
+    """z statistics of all estimates against the planted values are standard normal."""
+    rng = np.random.default_rng(MODELS.index(model))
+    m = 1 if model in ("rasch", "2pl", "3pl") else 3
+    slopes = model in ("2pl", "3pl", "gpcm", "grm")
+    items, persons = 12, 4000
+    b = np.sort(rng.normal(size=(items, m)), axis=1)
+    if model == "rsm":
+        b = rng.normal(size=(items, 1)) + np.array([-1.0, 0.0, 1.0])
+    cal = Calibration.from_parameters(
+        model,
+        b,
+        slope=rng.uniform(0.6, 1.8, size=items) if slopes else None,
+        guess=np.full(items, 0.2) if model == "3pl" else None,
+    )
+    theta = rng.normal(size=persons) * (1.0 if slopes else 1.3)
+    edges = curves(cal, theta)[0].cumsum(axis=2)[:, :, :-1]
+    table = (rng.random((persons, items, 1)) > edges).sum(axis=2)
+    found = MML(model=model).fit(Responses.from_wide(table, max_score=[m] * items))
+    wanted = b.ravel() - (0 if slopes else b.mean())
+    z = (found.threshold - wanted) / found.threshold_se
+    assert np.sqrt(np.mean(z**2)) < 1.5
+    if slopes:
+        assert np.sqrt(np.mean(((found.slope - cal.slope) / found.slope_se) ** 2)) < 1.5
+    else:
+        assert abs(found.latent_sd - 1.3) < 4 * found.latent[0].sd_se
+    assert np.diff(found.history).min() > -1e-6
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -113,16 +282,11 @@ def test_a_category_that_nobody_reaches_is_named():
 @given(rng=rngs(), model=st.sampled_from(["pcm", "gpcm", "3pl", "grm"]))
 def test_curves_are_probabilities_with_their_derivatives(rng, model):
     m = np.array([1, 1]) if model == "3pl" else np.array([2, 3])
-    data = Responses.from_wide(np.vstack([np.zeros(2), m, rng.permuted(m)]).clip(max=m))
-    tau = np.concatenate([np.sort(rng.normal(size=k)) for k in m])
-    cal = replace(
-        MML(model="gpcm")._calibration(
-            (mar := Marginal(data, free_slopes=True)), mar.start(), np.eye(len(mar.start())), 61, 1
-        ),
-        model=model,
-        threshold=tau,
-        slope=np.ones(2) if model == "pcm" else rng.uniform(0.3, 2, size=2),
-        guess=np.full(2, 0.2) if model == "3pl" else np.zeros(2),
+    cal = Calibration.from_parameters(
+        model,
+        [np.sort(rng.normal(size=k)) for k in m],
+        slope=None if model == "pcm" else rng.uniform(0.3, 2, size=2),
+        guess=[0.2, 0.2] if model == "3pl" else None,
     )
     theta, step = rng.normal(size=4), 1e-5
     p, first, second = curves(cal, theta)
@@ -130,6 +294,77 @@ def test_curves_are_probabilities_with_their_derivatives(rng, model):
     np.testing.assert_allclose(p.sum(axis=2), 1, atol=1e-12)
     np.testing.assert_allclose(first, (up[0] - down[0]) / (2 * step), atol=1e-8)
     np.testing.assert_allclose(second, (up[1] - down[1]) / (2 * step), atol=1e-8)
+
+
+def test_standard_errors():
+    """Oakes = differences of the likelihood; all three agree where the model is true."""
+    rng = np.random.default_rng(5)
+    data = simulate(rng, 3000, 5)
+    fits = {kind: MML(model="2pl", se=kind).fit(data) for kind in ("oakes", "opg", "sandwich")}
+    for other in ("opg", "sandwich"):
+        np.testing.assert_allclose(fits[other].slope_se, fits["oakes"].slope_se, rtol=0.15)
+    plan = layout("2pl", data, 1, {})
+    marginal = Marginal(plan, [data], n_nodes=81)
+    psi, step = fits["oakes"].eta, 2e-3
+    hessian = observed_information(marginal, psi)
+    value = marginal.value_and_gradient
+    for j, k in [(0, 0), (0, 1), (3, 8)]:
+        e = step * np.eye(len(psi))
+        cross = [value(psi + s * e[j] + t * e[k])[0] * s * t for s in (1, -1) for t in (1, -1)]
+        assert hessian[j, k] == pytest.approx(sum(cross) / (4 * step**2), rel=1e-3, abs=0.05)
+
+
+def test_groups_find_their_distributions():
+    rng = np.random.default_rng(2)
+    theta = np.concatenate([rng.normal(size=2000), rng.normal(0.8, 1.5, size=2000)])
+    b = rng.normal(size=8)
+    table = (rng.random((4000, 8)) < 1 / (1 + np.exp(b - theta[:, None]))).astype(int)
+    label = ["a"] * 2000 + ["b"] * 2000
+    for model in ("rasch", "2pl"):
+        first, second = MML(model=model).fit(Responses.from_wide(table), groups=label).latent
+        assert (first.label, second.label) == ("a", "b")
+        assert second.mean - first.mean == pytest.approx(0.8, abs=4 * second.mean_se)
+        assert second.sd / first.sd == pytest.approx(1.5, abs=0.2)
+    cal = MML().fit(Responses.from_wide(table), groups=label)
+    with pytest.raises(DataError, match="different priors"):
+        score_persons(cal, Responses.from_wide(table), method="eap")
+
+
+def test_anchored_items_carry_the_scale():
+    rng = np.random.default_rng(4)
+    data = simulate(rng, 2000, 6)
+    for model in ("rasch", "2pl", "3pl"):
+        cal = MML(model=model).fit(data)
+        held = replace(cal, threshold=cal.threshold + 1.0)
+        again = MML(model=model, anchors=held).fit(data)
+        np.testing.assert_allclose(again.threshold, held.threshold, atol=1e-9)
+        assert again.latent_mean == pytest.approx(cal.latent_mean + 1.0, abs=1e-3)
+        assert again.latent_sd == pytest.approx(cal.latent_sd, abs=1e-3)
+    some = MML(anchors={"I1": 0.5}).fit(data)
+    assert some.threshold[0] == 0.5
+    assert some.threshold_se[0] == 0
+    plain = MML().fit(data)
+    np.testing.assert_allclose(np.diff(some.threshold), np.diff(plain.threshold), atol=1e-5)
+    with pytest.raises(DataError, match="need slopes"):
+        MML(model="2pl", anchors={"I1": 0.5}).fit(data)
+    with pytest.raises(DataError, match="'x' is not an item"):
+        MML(anchors={"x": 0.5}).fit(data)
+    with pytest.raises(DataError, match="the anchors are 'rasch'"):
+        MML(model="2pl", anchors=plain).fit(data)
+
+
+def test_missing_answers_leave_the_estimates_in_place():
+    rng = np.random.default_rng(6)
+    b = rng.normal(size=20)
+    table = (rng.random((6000, 20)) < 1 / (1 + np.exp(b - rng.normal(size=(6000, 1))))).astype(
+        float
+    )
+    table[rng.random(table.shape) < 0.88] = np.nan  # sparse enough for the sparse products
+    table = table[~np.isnan(table).all(axis=1)]
+    for model in ("rasch", "2pl"):
+        cal = MML(model=model).fit(Responses.from_wide(table))
+        shift = 0 if model == "2pl" else b.mean()
+        assert np.sqrt(np.mean(((cal.threshold - b + shift) / cal.threshold_se) ** 2)) < 1.5
 
 
 def test_posterior_means_equal_a_direct_integral():

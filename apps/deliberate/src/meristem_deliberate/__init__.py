@@ -1,1 +1,1 @@
-"""Spend test-time compute on a file of questions: sample, vote and search, with curves and intervals."""
+"""Spend test-time compute on a file of questions: sample, vote, revise, with intervals."""

@@ -1,1 +1,20 @@
 """Fine-tune and align a causal language model with any loss by name."""
+
+from meristem_posttrain._data import Encoded, Rows, encode, read_records
+from meristem_posttrain._evaluate import evaluate, generated_lengths
+from meristem_posttrain._objective import Objective, find_objective, objective_names
+from meristem_posttrain._train import Schedule, fit
+
+__all__ = [
+    "Encoded",
+    "Objective",
+    "Rows",
+    "Schedule",
+    "encode",
+    "evaluate",
+    "find_objective",
+    "fit",
+    "generated_lengths",
+    "objective_names",
+    "read_records",
+]

@@ -1,6 +1,16 @@
 """Sparse crosscoders over the snapshots of one pre-training run."""
 
+from meristem_crosscoders._attribution import (
+    Attribution,
+    gradient_attribution,
+    integrated_gradients,
+    patching_attribution,
+)
+from meristem_crosscoders._complexity import ContextLength, context_length
 from meristem_crosscoders._config import CrosscoderConfig
+from meristem_crosscoders._contexts import Contexts, top_contexts
+from meristem_crosscoders._correlation import rank_correlation
+from meristem_crosscoders._curves import Curve, ablate_curve, restore_curve
 from meristem_crosscoders._evolution import (
     KINDS,
     Lifecycle,
@@ -13,6 +23,8 @@ from meristem_crosscoders._evolution import (
     turning_point,
 )
 from meristem_crosscoders._files import load_crosscoder, save_crosscoder
+from meristem_crosscoders._harvest import ActivationBatch, Harvest
+from meristem_crosscoders._held_out import HeldOut, held_out_snapshot
 from meristem_crosscoders._losses import (
     auxk_loss,
     l1_penalty,
@@ -22,45 +34,110 @@ from meristem_crosscoders._losses import (
     tanh_penalty,
     tanh_quad_penalty,
 )
+from meristem_crosscoders._matching import Matching, assign_features, match_features
 from meristem_crosscoders._model import Codes, Crosscoder, initialise
+from meristem_crosscoders._neighbours import nearest_features
 from meristem_crosscoders._normalisation import (
     Normalisation,
     estimate_normalisation,
     fold_normalisation,
 )
+from meristem_crosscoders._phases import Phases, ngram_phases
 from meristem_crosscoders._quality import Quality, evaluate
+from meristem_crosscoders._scaling import LatentScaling, latent_scaling, norm_agreement
+from meristem_crosscoders._sensitivity import (
+    EmergenceAgreement,
+    Thinned,
+    WarmupEffect,
+    compare_emergence,
+    every_second,
+    spacing_sensitivity,
+    warmup_effect,
+)
+from meristem_crosscoders._separability import Separability, separability
+from meristem_crosscoders._snapshots import SnapshotSet, find_snapshots
+from meristem_crosscoders._splice import Splice
+from meristem_crosscoders._tasks import (
+    Pairs,
+    induction_pairs,
+    ioi_pairs,
+    read_pairs,
+    sva_pairs,
+)
 from meristem_crosscoders._train import Progress, TrainConfig, TrainResult, train
 
 __all__ = [
     "KINDS",
+    "ActivationBatch",
+    "Attribution",
     "Codes",
+    "ContextLength",
+    "Contexts",
     "Crosscoder",
     "CrosscoderConfig",
+    "Curve",
+    "EmergenceAgreement",
+    "Harvest",
+    "HeldOut",
+    "LatentScaling",
     "Lifecycle",
+    "Matching",
     "Normalisation",
+    "Pairs",
+    "Phases",
     "Progress",
     "Quality",
+    "Separability",
+    "SnapshotSet",
+    "Splice",
+    "Thinned",
     "TrainConfig",
     "TrainResult",
     "TurningPoint",
+    "WarmupEffect",
+    "ablate_curve",
+    "assign_features",
     "auxk_loss",
+    "compare_emergence",
+    "context_length",
     "dimensionality",
     "estimate_normalisation",
     "evaluate",
+    "every_second",
     "feature_cosines",
+    "find_snapshots",
     "fold_normalisation",
+    "gradient_attribution",
+    "held_out_snapshot",
+    "induction_pairs",
     "initialise",
+    "integrated_gradients",
+    "ioi_pairs",
     "l1_penalty",
+    "latent_scaling",
     "lifecycle",
     "load_crosscoder",
+    "match_features",
+    "nearest_features",
+    "ngram_phases",
+    "norm_agreement",
+    "patching_attribution",
     "preactivation_penalty",
+    "rank_correlation",
+    "read_pairs",
     "reconstruction_error",
+    "restore_curve",
     "rotation",
     "save_crosscoder",
+    "separability",
+    "spacing_sensitivity",
     "strengths",
+    "sva_pairs",
     "tanh_penalty",
     "tanh_quad_penalty",
     "threshold_sensitivity",
+    "top_contexts",
     "train",
     "turning_point",
+    "warmup_effect",
 ]

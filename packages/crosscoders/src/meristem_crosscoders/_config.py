@@ -31,6 +31,8 @@ class CrosscoderConfig:
     code_norm
         What scales a pre-activation before a shared gate: the sum or the Euclidean norm of the
         decoder norms over snapshots, or 1.
+    encode_from
+        Steps of the snapshots whose activations are encoded; None for all. All are decoded.
     threshold_init
         First JumpReLU threshold; > 0.
     ste_width
@@ -53,6 +55,7 @@ class CrosscoderConfig:
     k: int | None = None
     gate: Gate = "snapshot"  # the authors' code; the paper writes one code for all snapshots
     code_norm: CodeNorm = "sum"
+    encode_from: tuple[int, ...] | None = None
     threshold_init: float = 0.1
     ste_width: float = 4.0  # the authors' script; Anthropic's January 2025 note has 2
     seed: int = 0
@@ -68,6 +71,19 @@ class CrosscoderConfig:
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} ({getattr(self, name)}) must be positive and finite")
         self._check_k()
+        if self.encode_from is not None and not self.encoded:
+            raise ValueError(
+                f"encode_from {self.encode_from} must name some of steps {self.steps}, each once; "
+                "leave it out to encode all"
+            )
+
+    @property
+    def encoded(self) -> tuple[int, ...]:
+        """Indices of the snapshots that are encoded; none if `encode_from` names another step."""
+        chosen = self.steps if self.encode_from is None else self.encode_from
+        if len(set(chosen)) != len(chosen) or not set(chosen) <= set(self.steps):
+            return ()
+        return tuple(s for s, step in enumerate(self.steps) if step in chosen)
 
     def _check_k(self) -> None:
         selects = self.activation in ("topk", "batchtopk")

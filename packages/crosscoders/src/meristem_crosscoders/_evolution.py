@@ -166,7 +166,7 @@ def turning_point(
     if S < 3:
         raise ValueError(f"{S} snapshots have no turning point; give at least 3")
     flat_FP = cosines_FSS.double().flatten(1).cpu().numpy()
-    weights_XP = _split_weights(S)
+    weights_XP = split_weights(S)
 
     def best_split(rows: Int[np.ndarray, " N"]) -> np.float64:
         counts_F = np.bincount(rows, minlength=F)
@@ -213,7 +213,7 @@ def dimensionality(W_FD: Float[Tensor, "F D"]) -> Float[Tensor, " F"]:
     return torch.where(size_F > 0, size_F.square() / crowd_F, 0)
 
 
-def _split_weights(S: int) -> Float[np.ndarray, "X P"]:
+def split_weights(S: int) -> Float[np.ndarray, "X P"]:
     """Return, for each split, the weights of the S x S cosines in its contrast."""
     i, j = np.indices((S, S))
     pairs = i < j

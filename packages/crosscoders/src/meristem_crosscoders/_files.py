@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -46,7 +47,10 @@ def load_crosscoder(path: Path | str) -> Crosscoder:
     if FORMAT not in metadata:
         raise ValueError(f"{path} holds no crosscoder; give a file that save_crosscoder wrote")
     plain = json.loads(metadata[FORMAT])
-    crosscoder = Crosscoder(CrosscoderConfig(**{**plain, "steps": tuple(plain["steps"])}))
+    fields: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()
+    }
+    crosscoder = Crosscoder(CrosscoderConfig(**fields))
     crosscoder.to(tensors["W_dec"].dtype)
     crosscoder.load_state_dict(tensors)
     return crosscoder.eval()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from meristem_core import derive_seed
 from meristem_crosscoders._config import CrosscoderConfig
 from meristem_crosscoders._gates import jumprelu, largest_per_batch, largest_per_token
+from meristem_crosscoders._memory import require, weight_bytes
 
 THRESHOLD_DECAY = 0.999  # of the average that becomes batchtopk's threshold
 
@@ -47,8 +48,8 @@ class Crosscoder(nn.Module):
     Attributes
     ----------
     W_enc, W_dec
-        Shape (F, S, D). All snapshots start from one random unit row per feature, and the encoder
-        equals the decoder; `initialise` finds a better common norm.
+        Shapes (F, encoded snapshots, D) and (F, S, D). All snapshots start from one random unit
+        row per feature, and the encoder equals the decoder; `initialise` finds a better norm.
     b_enc, b_dec
         Shapes (F,) and (S, D), zero at the start.
     log_threshold
@@ -70,12 +71,13 @@ class Crosscoder(nn.Module):
 
     def __init__(self, config: CrosscoderConfig) -> None:
         super().__init__()
+        require(weight_bytes(config), "a crosscoder of this size", torch.get_default_device())
         F, S, D = config.n_features, len(config.steps), config.d_model
         self.config = config
         generator = torch.Generator().manual_seed(derive_seed(config.seed, "crosscoder"))
         rows_FD = nn.functional.normalize(2 * torch.rand(F, D, generator=generator) - 1)
         rows_FSD = rows_FD[:, None].expand(F, S, D)
-        self.W_enc = nn.Parameter(rows_FSD.clone())
+        self.W_enc = nn.Parameter(rows_FSD[:, : len(config.encoded)].clone())
         self.W_dec = nn.Parameter(rows_FSD.clone())
         self.b_enc = nn.Parameter(torch.zeros(F))
         self.b_dec = nn.Parameter(torch.zeros(S, D))
@@ -91,9 +93,9 @@ class Crosscoder(nn.Module):
         """Return the decoder norms in normalised space, so that they compare over snapshots."""
         return self.W_dec.norm(dim=-1) * self.scale
 
-    def gate_norms(self) -> Float[Tensor, "F G"]:
-        """Return what scales a pre-activation before its gate."""
-        norms_FS = self.norms()
+    def gate_norms(self, norms_FS: Float[Tensor, "F S"] | None = None) -> Float[Tensor, "F G"]:
+        """Return what scales a pre-activation before its gate; `norms_FS` if they are known."""
+        norms_FS = self.norms() if norms_FS is None else norms_FS
         if self.config.gate == "snapshot":
             return norms_FS
         match self.config.code_norm:
@@ -119,12 +121,18 @@ class Crosscoder(nn.Module):
                 f"gate {self.config.gate!r} of {self.config.activation!r} has no threshold per "
                 "snapshot; compare preactivations with gate_norms() instead"
             )
-        return self._thresholds().expand(self.config.n_features, -1) / self.scale
+        return self.gate_thresholds().expand(self.config.n_features, -1) / self.scale
 
     def preactivations(self, x_BSD: Float[Tensor, "B S D"]) -> Float[Tensor, "B F"]:
         """Return z, one number per token and feature."""
-        self._check_shape(x_BSD)
-        return x_BSD.flatten(1) @ self.W_enc.flatten(1).T + self.b_enc
+        self.check_shape(x_BSD)
+        return self.encoded(x_BSD) @ self.W_enc.flatten(1).T + self.b_enc
+
+    def encoded(self, x_BSD: Float[Tensor, "B S D"]) -> Float[Tensor, "B E"]:
+        """Return the activations of the snapshots that are encoded, side by side."""
+        if self.config.encode_from is None:
+            return x_BSD.flatten(1)
+        return x_BSD[:, list(self.config.encoded)].flatten(1)
 
     def encode(self, x_BSD: Float[Tensor, "B S D"]) -> Codes:
         """Return the codes of activations, normalised ones before folding and raw ones after.
@@ -153,16 +161,12 @@ class Crosscoder(nn.Module):
         return self.decode(self.encode(x_BSD).value)
 
     @torch.no_grad()
-    def update_threshold(self, codes: Codes) -> None:
+    def update_threshold(self, least_G: Float[Tensor, " G"]) -> None:
         """Move batchtopk's threshold towards the smallest selected value of a training batch.
 
         The plain mean over the first 1,000 batches, an exponential average afterwards; a gate that
-        selected nothing is left as it is.
+        selected nothing, for which the value is infinite, is left as it is.
         """
-        gates = self.inference_threshold.numel()
-        open_BFG = codes.value[..., :gates] != 0
-        u_BFG = codes.preactivation[..., None] * self.gate_norms()
-        least_G = torch.where(open_BFG, u_BFG, torch.inf).amin((0, 1))
         some_G = least_G.isfinite()
         self.threshold_batches += some_G
         share_G = (1 / self.threshold_batches.clamp(min=1)).clamp(min=1 - THRESHOLD_DECAY)
@@ -175,9 +179,16 @@ class Crosscoder(nn.Module):
             return u_BFG > 0
         if self.config.activation == "topk":
             return largest_per_token(u_BFG, k)
-        return largest_per_batch(u_BFG, k) if self.training else u_BFG > self._thresholds()
+        return largest_per_batch(u_BFG, k) if self.training else u_BFG > self.gate_thresholds()
 
-    def _thresholds(self) -> Float[Tensor, "F_or_one G"]:
+    def gate_thresholds(self) -> Float[Tensor, "F_or_one G"]:
+        """Return what z times `gate_norms` is compared with outside of selection by rank.
+
+        Raises
+        ------
+        ValueError
+            If a "batchtopk" crosscoder has seen no training batch.
+        """
         if self.log_threshold is not None:
             return self.log_threshold.exp()[:, None]
         if self.config.activation == "batchtopk" and not bool((self.threshold_batches > 0).all()):
@@ -187,7 +198,8 @@ class Crosscoder(nn.Module):
             )
         return self.inference_threshold[None]
 
-    def _check_shape(self, x_BSD: Tensor) -> None:
+    def check_shape(self, x_BSD: Tensor) -> None:
+        """Raise a ValueError unless activations have shape (B, S, D)."""
         expected = (len(self.config.steps), self.config.d_model)
         if tuple(x_BSD.shape[1:]) != expected:
             raise ValueError(
@@ -216,7 +228,7 @@ def initialise(crosscoder: Crosscoder, x_BSD: Float[Tensor, "B S D"]) -> float:
 
     def error(norm: float) -> float:
         crosscoder.W_dec.copy_(norm * rows)
-        crosscoder.W_enc.copy_(norm * rows)
+        crosscoder.W_enc.copy_(norm * rows[:, : crosscoder.W_enc.shape[1]])
         return float((crosscoder(x_BSD) - x_BSD).square().mean())
 
     coarse = min(torch.linspace(0.1, 5, 50).tolist(), key=error)

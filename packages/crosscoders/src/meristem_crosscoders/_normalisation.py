@@ -92,8 +92,9 @@ def fold_normalisation(crosscoder: Crosscoder, normalisation: Normalisation) -> 
     folded = copy.deepcopy(crosscoder)
     folded.config = replace(crosscoder.config, raw=True)
     alpha_S1 = alpha_S.to(folded.W_enc)[:, None]
-    folded.W_enc.mul_(alpha_S1)
-    folded.b_enc.sub_(torch.einsum("fsd,sd->f", folded.W_enc, mean_SD.to(folded.W_enc)))
+    encoded = list(crosscoder.config.encoded)
+    folded.W_enc.mul_(alpha_S1[encoded])
+    folded.b_enc.sub_(torch.einsum("fsd,sd->f", folded.W_enc, mean_SD[encoded].to(folded.W_enc)))
     folded.W_dec.div_(alpha_S1)
     folded.b_dec.div_(alpha_S1).add_(mean_SD.to(folded.W_dec))
     folded.scale.copy_(alpha_S)

@@ -25,7 +25,7 @@ class Quality:
 
 
 @torch.no_grad()
-def evaluate(crosscoder: Crosscoder, batches: Iterable[Float[Tensor, "B S D"]]) -> Quality:
+def evaluate(crosscoder: Crosscoder, batches: Iterable[Float[Tensor, "_ S D"]]) -> Quality:
     """Return the quality over all batches, accumulated in float64.
 
     Raises

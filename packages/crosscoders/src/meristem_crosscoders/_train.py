@@ -1,17 +1,20 @@
-"""Train a crosscoder in one process, resumable bit for bit.
+"""Train a crosscoder, resumable bit for bit, on one process or several.
 
+- gradients come from lists of open entries where few are open, and are applied block by block
 - Adam; linear warm-up, constant, linear cool-down; thresholds have a smaller learning rate
 - the sparsity weight grows linearly over the first steps
 - batches are a function of the step, so that a resumed run sees the ones it has not seen
-- a checkpoint holds the crosscoder, the optimiser and how long each feature has been silent
+- a checkpoint holds the crosscoder, the optimiser, how long each feature has been silent and the
+  normalisation of the activations
+- several processes share the batch, or the features; either way the loss is that of one
 
 Shape letters: B tokens, F features, S snapshots, D width.
 """
 
 import json
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sized
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,17 +24,22 @@ from torch import Tensor
 
 from meristem_core import Checkpoint, latest_checkpoint, save_checkpoint
 from meristem_core.torch import load_state, save_state
-from meristem_crosscoders._files import load_crosscoder, save_crosscoder
-from meristem_crosscoders._losses import (
-    auxk_loss,
-    l1_penalty,
-    preactivation_penalty,
-    reconstruction_error,
-    strengths,
-    tanh_penalty,
-    tanh_quad_penalty,
+from meristem_crosscoders._adam import BlockAdam
+from meristem_crosscoders._entries import (
+    Coarse,
+    coarse_rows,
+    empty_coarse,
+    multiplies_bfloat16,
 )
-from meristem_crosscoders._model import Codes, Crosscoder
+from meristem_crosscoders._files import load_crosscoder, save_crosscoder
+from meristem_crosscoders._gradients import BLOCK, Terms
+from meristem_crosscoders._memory import require, training_bytes
+from meristem_crosscoders._mesh import Cohort, Cut, Mesh, mesh
+from meristem_crosscoders._model import Crosscoder
+from meristem_crosscoders._normalisation import Normalisation
+from meristem_crosscoders._step import step_gradients
+
+WORTH_ROUNDING = 2**20  # numbers in the encoder from which a bfloat16 copy of it pays
 
 Batches = Callable[[int], Iterator[Float[Tensor, "B S D"]]]
 
@@ -58,6 +66,11 @@ class TrainConfig:
     auxk, dead_after
         Weight of `auxk_loss`, and after how many tokens without firing a feature is dead: give a
         tenth of a run of less than 100 M tokens.
+    clip
+        Largest norm of the whole gradient; None leaves it. It costs the gradients once more.
+    parity
+        Whether the encoder bias moves S times as fast, as the one per snapshot of the authors' code
+        does, whose sum is what counts.
     checkpoint_every, progress_every
         In steps.
 
@@ -79,6 +92,8 @@ class TrainConfig:
     preactivation: float = 0.0
     auxk: float = 1 / 32
     dead_after: int = 10_000_000
+    clip: float | None = None
+    parity: bool = False
     checkpoint_every: int = 1000
     progress_every: int = 100
 
@@ -89,6 +104,8 @@ class TrainConfig:
         for name in ("lr", "threshold_lr_ratio", "sparsity", "preactivation", "auxk"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} ({getattr(self, name)}) must be finite and at least 0")
+        if self.clip is not None and not 0 < self.clip < math.inf:
+            raise ValueError(f"clip ({self.clip}) must be positive and finite; None leaves it out")
         for name in ("warmup", "cooldown", "final_lr_ratio", "sparsity_warmup"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} ({getattr(self, name)}) is a share; give 0 to 1")
@@ -131,6 +148,7 @@ def train(
     config: TrainConfig,
     *,
     run_dir: Path | str | None = None,
+    cut: Cut = "data",
     progress: Callable[[Progress], None] | None = None,
 ) -> TrainResult:
     """Train a crosscoder in place, or go on with the run in `run_dir`.
@@ -140,13 +158,20 @@ def train(
     crosscoder
         From `initialise`; overwritten by the newest checkpoint in `run_dir`.
     batches
-        Given a step, returns the normalised batches from that step on, each of shape (B, S, D).
+        Given a step, returns the normalised batches from that step on, each of shape (B, S, D): a
+        `Harvest`, or a function. A harvest's tokens, order and normalisation are kept with the run
+        and compared when it is resumed.
     config
         How to train.
     run_dir
-        Where checkpoints lie; None keeps none.
+        Where checkpoints lie; None keeps none. All processes see the same folder.
+    cut
+        What several processes share, if `torch.distributed` is initialised (accelerate's
+        `Accelerator()` does that): "data", where each gives its own part of the batch, or
+        "features", where each gives the same batch and holds the moments and does the work of its
+        share of the features. All end with the same crosscoder.
     progress
-        Called every `progress_every` steps and after the last.
+        Called every `progress_every` steps and after the last, on every process.
 
     Returns
     -------
@@ -157,94 +182,137 @@ def train(
     ------
     ValueError
         If the crosscoder is folded, the penalty does not suit its activation, a batch is not
-        finite or of another shape, the batches end early, or `run_dir` holds another run.
+        finite or of another shape, there are too few batches, memory is too small, or `run_dir`
+        holds another run: another configuration, source, normalisation or number of processes.
     RuntimeError
         If the loss is not finite.
     """
     _check(crosscoder, config)
-    run = _Run(crosscoder, config)
+    _check_length(batches, config)
+    run = _Run(crosscoder, config, mesh(cut), batches)
     begin = run.resume(run_dir) if run_dir is not None else 0
-    crosscoder.train()
+    run.crosscoder.train()
     stream = batches(begin)
     for step in range(begin, config.steps):
         x_BSD = next(stream, None)
         if x_BSD is None:
             raise ValueError(f"the batches end after {step} of {config.steps} steps; give more")
+        crosscoder.check_shape(x_BSD)
+        if step == begin:
+            _check_memory(crosscoder, x_BSD, run.mesh)
         done = run.step(step, x_BSD)
         last = step + 1 == config.steps
         if run_dir is not None and (last or (step + 1) % config.checkpoint_every == 0):
             run.save(run_dir, step + 1)
         if progress is not None and (last or (step + 1) % config.progress_every == 0):
             progress(done())
+    run.gather()
     crosscoder.eval()
-    return TrainResult(resumed_from=begin, steps=config.steps, tokens_since_fired=run.silent_F)
+    return TrainResult(
+        resumed_from=begin, steps=config.steps, tokens_since_fired=run.everywhere(run.silent_F)
+    )
 
 
 class _Run:
-    """The state of a training run."""
+    """The state of a training run on one process."""
 
-    def __init__(self, crosscoder: Crosscoder, config: TrainConfig) -> None:
-        self.crosscoder, self.config = crosscoder, config
-        weights = [p for n, p in crosscoder.named_parameters() if n != "log_threshold"]
-        thresholds = [p for n, p in crosscoder.named_parameters() if n == "log_threshold"]
-        groups = [{"params": weights, "ratio": 1.0}]
-        if thresholds:
-            groups.append({"params": thresholds, "ratio": config.threshold_lr_ratio})
-        self.optimizer = torch.optim.Adam(groups)
-        self.silent_F = torch.zeros_like(crosscoder.b_enc, dtype=torch.int64)
+    def __init__(
+        self, whole: Crosscoder, config: TrainConfig, parts: Mesh, batches: Batches
+    ) -> None:
+        self.whole, self.config, self.mesh, self.batches = whole, config, parts, batches
+        self.part = _part(whole.config.n_features, parts.features)
+        self.crosscoder = whole if parts.features.size == 1 else _shard(whole, self.part)
+        self.adam = BlockAdam(self.crosscoder, data=parts.data, features=parts.features)
+        self.silent_F = torch.zeros_like(self.crosscoder.b_enc, dtype=torch.int64)
+        self.coarse = None
 
     def step(self, step: int, x_BSD: Tensor) -> Callable[[], Progress]:
         """Take one step and return a function that says how it went."""
         _check_finite(x_BSD, step)
-        codes = self.crosscoder.encode(x_BSD)
-        rebuilt_BSD = self.crosscoder.decode(codes.value)
-        error = reconstruction_error(rebuilt_BSD, x_BSD)
-        dead_F = self.silent_F >= self.config.dead_after
-        loss = error + self._regularisers(step, codes, x_BSD - rebuilt_BSD, dead_F)
-        if not bool(loss.isfinite()):
+        config = self.config
+        terms = Terms(
+            penalty=config.penalty,
+            sparsity=config.sparsity_at(step),
+            preactivation=config.preactivation,
+            auxk=config.auxk,
+            dead_F=self.silent_F >= config.dead_after,
+        )
+        found = step_gradients(self.crosscoder, x_BSD, terms, coarse=self._coarse(), mesh=self.mesh)
+        if not bool(found.loss.isfinite()):
             raise RuntimeError(
-                f"the loss is {float(loss)} at step {step}; lower lr ({self.config.lr})"
+                f"the loss is {float(found.loss)} at step {step}; lower lr ({config.lr})"
             )
         if self.crosscoder.config.activation == "batchtopk":
-            self.crosscoder.update_threshold(codes)  # with the weights that chose
-        self._descend(loss, self.config.lr_at(step))
-        fired_F = codes.fired().any(0)
-        self.silent_F = torch.where(fired_F, 0, self.silent_F + x_BSD.shape[0])
+            self.crosscoder.update_threshold(found.least_G)  # with the weights that chose
+        self.adam.step(found, self._rates(step), clip=config.clip, coarse=self.coarse)
+        tokens = len(x_BSD)
+        if self.mesh.data.size > 1:
+            tokens = int(self.mesh.data.sum(torch.tensor(tokens)))
+        self.silent_F = torch.where(found.fired_F, 0, self.silent_F + tokens)
+        dead = self.mesh.features.sum((self.silent_F >= config.dead_after).sum())
         return lambda: Progress(
             step=step + 1,
-            loss=float(loss.detach()),
-            reconstruction=float(error.detach()),
-            l0=codes.l0(),
-            dead=int((self.silent_F >= self.config.dead_after).sum()),
+            loss=float(found.loss),
+            reconstruction=float(found.reconstruction),
+            l0=found.open_S.double(),
+            dead=int(dead),
         )
 
-    def _regularisers(self, step: int, codes: Codes, error_BSD: Tensor, dead_F: Tensor) -> Tensor:
-        config, total = self.config, error_BSD.new_zeros(())
-        if config.penalty != "none":
-            y_BFS = strengths(self.crosscoder, codes)
-            total = total + config.sparsity_at(step) * _PENALTIES[config.penalty](y_BFS)
-        if config.auxk > 0:
-            total = total + config.auxk * auxk_loss(self.crosscoder, codes, error_BSD, dead_F)
-        if config.preactivation > 0:
-            total = total + config.preactivation * preactivation_penalty(self.crosscoder, codes)
-        return total
+    def _rates(self, step: int) -> dict[str, float]:
+        lr, parity = self.config.lr_at(step), len(self.crosscoder.config.encoded)
+        return {
+            "W_enc": lr,
+            "W_dec": lr,
+            "b_enc": lr * parity if self.config.parity else lr,
+            "b_dec": lr,
+            "log_threshold": lr * self.config.threshold_lr_ratio,
+        }
 
-    def _descend(self, loss: Tensor, lr: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr * group["ratio"]
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+    def _coarse(self) -> Coarse | None:
+        """Return the encoder in bfloat16 where it pays: kept up to date by the optimiser."""
+        config, W_enc = self.crosscoder.config, self.crosscoder.W_enc.detach()
+        shared = config.k is not None and config.gate == "shared"
+        if not (shared and W_enc.dtype == torch.float32 and W_enc.numel() >= WORTH_ROUNDING):
+            return None
+        if self.coarse is None and multiplies_bfloat16(W_enc.device):
+            rows_FE = W_enc.flatten(1)
+            self.coarse = empty_coarse(rows_FE)
+            for start in range(0, len(rows_FE), BLOCK):
+                coarse_rows(rows_FE[start : start + BLOCK], self.coarse, start)
+        return self.coarse
+
+    def gather(self) -> None:
+        """Bring the features of all processes into the whole crosscoder."""
+        if self.mesh.features.size == 1:
+            return
+        for name, parameter in self.whole.named_parameters():
+            if name != "b_dec":
+                mine = self.crosscoder.get_parameter(name).detach()
+                parameter.data.copy_(torch.cat(self.mesh.features.gather(mine)))
 
     def save(self, run_dir: Path | str, step: int) -> None:
-        """Write a checkpoint after `step` steps."""
+        """Write a checkpoint after `step` steps; one process does."""
+        self.gather()
+        state = self.adam.state()
+        for kind in ("first", "second"):
+            state[kind] = {name: self._all(name, value) for name, value in state[kind].items()}
+        silent_F = self.everywhere(self.silent_F)
+        if not self.mesh.is_main:
+            return
 
         def write(folder: Path) -> None:
-            save_crosscoder(self.crosscoder, folder / "crosscoder.safetensors")
-            state = {"optimizer": self.optimizer.state_dict(), "silent": self.silent_F}
-            save_state(folder / "optimizer.safetensors", state)
+            save_crosscoder(self.whole, folder / "crosscoder.safetensors")
+            training = {"adam": state, "silent": silent_F, "normalisation": _scales(self.batches)}
+            save_state(folder / "training.safetensors", training)
 
         save_checkpoint(run_dir, step, write, state=self._settings())
+
+    def everywhere(self, value: Tensor) -> Tensor:
+        """Return a value per feature of all processes."""
+        return torch.cat(self.mesh.features.gather(value))
+
+    def _all(self, name: str, value: Tensor) -> Tensor:
+        return value if name == "b_dec" else self.everywhere(value)
 
     def resume(self, run_dir: Path | str) -> int:
         """Load the newest checkpoint, if there is one, and return how many steps it has done."""
@@ -253,19 +321,73 @@ class _Run:
             return 0
         _check_same(found, self._settings())
         saved = load_crosscoder(found.path / "crosscoder.safetensors")
-        self.crosscoder.load_state_dict(saved.state_dict())
-        state = load_state(found.path / "optimizer.safetensors")
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.silent_F = state["silent"].to(self.silent_F.device)
+        self.whole.load_state_dict(saved.state_dict())
+        if self.crosscoder is not self.whole:
+            _copy_part(self.whole, self.crosscoder, self.part)
+        state = load_state(found.path / "training.safetensors")
+        _check_scales(state["normalisation"], _scales(self.batches), found.path)
+        self.adam.load(state["adam"], self.part)
+        self.silent_F = state["silent"][self.part].to(self.silent_F.device)
         return found.step
 
     def _settings(self) -> dict[str, Any]:
-        both = {"crosscoder": asdict(self.crosscoder.config), "training": asdict(self.config)}
-        both["training"]["dtype"] = str(self.crosscoder.W_dec.dtype)
+        identity = getattr(self.batches, "identity", None)
+        both = {
+            "crosscoder": asdict(self.whole.config),
+            "training": asdict(self.config),
+            "batches": {"identity": identity() if callable(identity) else None},
+            "processes": {
+                "data": self.mesh.data.size,
+                "features": self.mesh.features.size,
+            },
+        }
+        both["training"]["dtype"] = str(self.whole.W_dec.dtype)
         return json.loads(json.dumps(both))
 
 
-_PENALTIES = {"tanh_quad": tanh_quad_penalty, "tanh": tanh_penalty, "l1": l1_penalty}
+def _part(features: int, cohort: Cohort) -> slice:
+    if features % cohort.size:
+        raise ValueError(
+            f"{features} features cannot be cut evenly over {cohort.size} processes; "
+            f"take {math.ceil(features / cohort.size) * cohort.size}"
+        )
+    size = features // cohort.size
+    return slice(cohort.rank * size, (cohort.rank + 1) * size)
+
+
+def _shard(whole: Crosscoder, part: slice) -> Crosscoder:
+    """Return a crosscoder of a part of the features; its config is that of the whole."""
+    config = whole.config
+    size = part.stop - part.start
+    narrow = replace(config, n_features=size, k=None if config.k is None else min(config.k, size))
+    shard = Crosscoder(narrow).to(whole.W_dec)
+    shard.config = config
+    _copy_part(whole, shard, part)
+    return shard.train()
+
+
+@torch.no_grad()
+def _copy_part(whole: Crosscoder, shard: Crosscoder, part: slice) -> None:
+    for name, value in whole.state_dict().items():
+        rows = name in ("W_enc", "W_dec", "b_enc", "log_threshold")
+        shard.state_dict()[name].copy_(value[part] if rows else value)
+
+
+def _scales(batches: Batches) -> dict[str, Tensor] | None:
+    """Return the normalisation of a harvest, None of a plain function."""
+    normalisation: Normalisation | None = getattr(batches, "normalisation", None)
+    if normalisation is None:
+        return None
+    return {"scale": normalisation.scale, "mean": normalisation.mean}
+
+
+def _check_scales(saved: Any, mine: dict[str, Tensor] | None, path: Path) -> None:
+    same = (saved is None) == (mine is None)
+    if not same or (mine is not None and any(not torch.equal(saved[n], mine[n]) for n in mine)):
+        raise ValueError(
+            f"{path} was trained on activations of another normalisation; use the one that "
+            "load_normalisation reads from that folder"
+        )
 
 
 def _check(crosscoder: Crosscoder, config: TrainConfig) -> None:
@@ -280,10 +402,22 @@ def _check(crosscoder: Crosscoder, config: TrainConfig) -> None:
                          "has not; give 0")  # fmt: skip
 
 
+def _check_length(batches: Batches, config: TrainConfig) -> None:
+    """Refuse a harvest that ends before the run does."""
+    if isinstance(batches, Sized) and len(batches) < config.steps:
+        raise ValueError(
+            f"there are {len(batches)} batches for {config.steps} steps; give more tokens or epochs"
+        )
+
+
+def _check_memory(crosscoder: Crosscoder, x_BSD: Tensor, parts: Mesh) -> None:
+    needed = training_bytes(crosscoder.config, len(x_BSD), parts.features.size)
+    require(needed, "training", crosscoder.W_dec.device)
+
+
 def _check_finite(x_BSD: Tensor, step: int) -> None:
-    bad = (~x_BSD.isfinite()).nonzero()
-    if bad.numel():
-        b, s, d = bad[0].tolist()
+    if not bool(x_BSD.sum().isfinite()) and not bool(x_BSD.isfinite().all()):
+        b, s, d = (~x_BSD.isfinite()).nonzero()[0].tolist()
         raise ValueError(
             f"the batch of step {step} holds {float(x_BSD[b, s, d])} at token {b}, snapshot {s}; "
             "drop such tokens"

@@ -3,9 +3,11 @@
 from meristem_losses._advantages import (
     centred_advantages,
     leave_one_out_advantages,
+    length_weighted_advantages,
+    scale_by_batch_std,
     scale_by_group_std,
 )
-from meristem_losses._divergence_heads import token_forward_kl
+from meristem_losses._divergence_heads import token_forward_kl, token_reverse_kl
 from meristem_losses._divergences import (
     CHI2_KL,
     FORWARD_KL,
@@ -17,14 +19,13 @@ from meristem_losses._divergences import (
     Divergence,
     alpha_divergence,
 )
+from meristem_losses._entropy import AdaptiveEntropy, entropy_bonus
 from meristem_losses._one_pass import FusedLoss, fused_loss
 from meristem_losses._pairs import Pairs, kto_reference_point, preference_pairs, wpo_weights
 from meristem_losses._policy import (
     cispo_loss,
     clip_cov_loss,
     covariances,
-    entropy_bonus,
-    gspo_loss,
     k1,
     k2,
     k3,
@@ -34,6 +35,7 @@ from meristem_losses._policy import (
     reinforce_loss,
     sapo_loss,
 )
+from meristem_losses._policy_sequences import gmpo_loss, gspo_loss, vespo_loss
 from meristem_losses._preferences import (
     aot_loss,
     aot_unpaired_loss,
@@ -62,6 +64,7 @@ from meristem_losses._preferences_free import (
     kto_loss,
     orpo_loss,
     simpo_loss,
+    tpo_l_loss,
     tpo_loss,
 )
 from meristem_losses._primitive import token_logprobs, token_logprobs_from_logits
@@ -100,6 +103,7 @@ __all__ = [
     "REVERSE_KL",
     "SQUARED_HELLINGER",
     "TOTAL_VARIATION",
+    "AdaptiveEntropy",
     "Divergence",
     "FusedLoss",
     "Pairs",
@@ -131,6 +135,7 @@ __all__ = [
     "f_sft_sequence_loss",
     "f_sft_zero_value_loss",
     "fused_loss",
+    "gmpo_loss",
     "gspo_loss",
     "hinge_loss",
     "implicit_rewards",
@@ -145,6 +150,7 @@ __all__ = [
     "kto_reference_point",
     "leave_one_out_advantages",
     "length_normalised_dpo_loss",
+    "length_weighted_advantages",
     "mean_of_sequence_means",
     "mean_of_sequence_sums",
     "mean_over_tokens",
@@ -162,6 +168,7 @@ __all__ = [
     "reinforce_loss",
     "robust_dpo_loss",
     "sapo_loss",
+    "scale_by_batch_std",
     "scale_by_group_std",
     "sequence_logprobs",
     "simpo_loss",
@@ -172,7 +179,10 @@ __all__ = [
     "token_forward_kl",
     "token_logprobs",
     "token_logprobs_from_logits",
+    "token_reverse_kl",
+    "tpo_l_loss",
     "tpo_loss",
+    "vespo_loss",
     "wpo_weights",
     "z_loss",
 ]

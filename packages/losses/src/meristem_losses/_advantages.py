@@ -32,6 +32,29 @@ def leave_one_out_advantages(
     return centred_advantages(rewards, group) * (count / (count - 1).clamp(min=1))[place]
 
 
+def length_weighted_advantages(
+    rewards: Float[Tensor, " N"], group: Int[Tensor, " N"], lengths: Float[Tensor, " N"]
+) -> Float[Tensor, " N"]:
+    """Return reward minus the group's mean weighted by response length (OPO, 2505.23585)."""
+    known, place, count = _groups(rewards, group)
+    if lengths.shape != rewards.shape or not bool((lengths[known] > 0).all()):
+        raise ValueError("lengths must hold one number above 0 for every scored response")
+    # on centred rewards, so that equal rewards give exactly 0
+    centred, tokens = centred_advantages(rewards, group), lengths.masked_fill(~known, 0.0)
+    total = centred.new_zeros(count.shape).scatter_add(0, place, tokens.to(centred.dtype))
+    mean = centred.new_zeros(count.shape).scatter_add(0, place, centred * tokens)
+    return torch.where(known, centred - (mean / total.clamp(min=1e-30))[place], 0.0)
+
+
+def scale_by_batch_std(
+    advantages: Float[Tensor, " N"], *, eps: float = 1e-4
+) -> Float[Tensor, " N"]:
+    """Return advantages over the standard deviation (n - 1) of the batch plus eps."""
+    if len(advantages) < 2:
+        raise ValueError(f"{len(advantages)} advantages have no deviation; pass at least two")
+    return torch.where(advantages == 0, 0.0, advantages / (advantages.std() + eps))
+
+
 def scale_by_group_std(
     advantages: Float[Tensor, " N"], group: Int[Tensor, " N"], *, eps: float = 1e-4
 ) -> Float[Tensor, " N"]:

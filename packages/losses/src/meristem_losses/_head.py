@@ -43,6 +43,16 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def operands(
+    hidden: Float[Tensor, "B S D"], weight: Float[Tensor, "V D"]
+) -> tuple[Float[Tensor, "B S D"], Float[Tensor, "V D"]]:
+    """Return both in the type of the product: autocast's where it is on, else the weight's."""
+    device = hidden.device.type
+    on = torch.is_autocast_enabled(device)
+    kind = torch.get_autocast_dtype(device) if on else weight.dtype
+    return hidden.to(kind), weight.to(kind)
+
+
 def chunk_rows(weight: Float[Tensor, "V D"], chunk_tokens: int | None) -> int:
     """Return the rows of a buffer: what was asked for, or 64 MiB (CUDA: 256 MiB) of logits."""
     if chunk_tokens is not None:
@@ -54,27 +64,59 @@ def chunk_rows(weight: Float[Tensor, "V D"], chunk_tokens: int | None) -> int:
     return max(64, rows // 64 * 64)
 
 
-def head_logits(
-    hidden: Float[Tensor, "N D"],
-    weight: Float[Tensor, "V D"],
-    bias: Float[Tensor, " V"] | None,
+class Head:
+    """An output embedding with the buffers that every chunk of rows is worked in.
+
+    Memory fresh from the system costs more to touch than to compute on: a buffer is made once,
+    for as many rows as a chunk can have, and the next chunk overwrites the last.
+    """
+
+    def __init__(
+        self,
+        weight: Float[Tensor, "V D"],
+        bias: Float[Tensor, " V"] | None,
+        options: Options,
+        rows: int,
+    ) -> None:
+        self.weight, self.bias, self.options, self.rows = weight, bias, options, rows
+        self._buffers: dict[str, Tensor] = {}
+
+    def chunk(self, hidden: Float[Tensor, "N D"], targets: Int[Tensor, " N"]) -> Chunk:
+        """Return a chunk; the one before is gone."""
+        keeps_logits = self.options.entropy or self.options.softcap is not None
+        spare = self._buffer("exps", len(hidden)) if keeps_logits else None
+        return evaluate(self._logits(hidden), targets, self.options, spare)
+
+    def _logits(self, hidden: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
+        y = self._buffer("logits", len(hidden))
+        if y.dtype == self.weight.dtype:
+            torch.mm(hidden, self.weight.T, out=y)
+        else:
+            y.copy_(hidden @ self.weight.T)
+        if self.bias is not None:
+            y.add_(self.bias)
+        options = self.options
+        factor = options.scale / (options.softcap or options.temperature)
+        if factor != 1.0:
+            y.mul_(factor)
+        if options.softcap is None:
+            return y
+        return y.tanh_().mul_(options.softcap / options.temperature)
+
+    def _buffer(self, name: str, rows: int) -> Tensor:
+        if name not in self._buffers:
+            kind = wide(self.weight.dtype)
+            self._buffers[name] = self.weight.new_empty(self.rows, len(self.weight), dtype=kind)
+        return self._buffers[name][:rows]
+
+
+def evaluate(
+    z: Float[Tensor, "N V"],
+    targets: Int[Tensor, " N"],
     options: Options,
-) -> Float[Tensor, "N V"]:
-    """Return z; differentiable, and in place on its own product where nothing is recorded."""
-    y = (hidden @ weight.T).to(wide(weight.dtype))
-    if bias is not None:
-        y = y + bias if y.requires_grad else y.add_(bias)
-    factor = options.scale / (options.softcap or options.temperature)
-    if factor != 1.0:
-        y = y * factor if y.requires_grad else y.mul_(factor)
-    if options.softcap is None:
-        return y
-    capped = y.tanh() if y.requires_grad else y.tanh_()
-    return capped * (options.softcap / options.temperature)
-
-
-def evaluate(z: Float[Tensor, "N V"], targets: Int[Tensor, " N"], options: Options) -> Chunk:
-    """Return statistics of the rows of z; consumes z unless its values are needed again."""
+    spare: Float[Tensor, "N V"] | None = None,
+) -> Chunk:
+    """Return statistics of the rows of z; its values are kept only where `spare` takes exp(z)."""
     rows: dict[str, Tensor] = {}
     target = z.gather(1, targets[:, None])
     if options.mean_logit:
@@ -82,9 +124,9 @@ def evaluate(z: Float[Tensor, "N V"], targets: Int[Tensor, " N"], options: Optio
     if options.top_k_entropy is not None:
         top = z.topk(min(options.top_k_entropy, z.shape[1]), dim=1).values.log_softmax(1)
         rows["top_k_entropy"] = -(top.exp() * top).sum(1)
-    kept = z if options.entropy or options.softcap is not None else None
+    kept = None if spare is None else z
     peak = z.amax(1, keepdim=True)
-    exps = (z - peak).exp_() if kept is not None else z.sub_(peak).exp_()
+    exps = (z.sub_(peak) if spare is None else torch.sub(z, peak, out=spare)).exp_()
     total = exps.sum(1, keepdim=True)
     lse = peak + total.log()
     rows["lse"], rows["logprobs"] = lse[:, 0], (target - peak - total.log())[:, 0]
@@ -108,18 +150,20 @@ def logit_gradient(
     if "entropy" in grads and chunk.logits is not None:
         e, entropy = grads["entropy"], chunk.rows["entropy"]
         row = (l - a - e * (entropy - chunk.rows["lse"]))[:, None]
-        dz = chunk.exps.mul_((row - e[:, None] * chunk.logits) / chunk.total)
+        z = chunk.logits if options.softcap is None else chunk.logits.clone()
+        dz = chunk.exps.mul_(z.mul_(-e[:, None]).add_(row).div_(chunk.total))
     else:
         dz = chunk.exps.mul_((l - a)[:, None] / chunk.total)
     dz.scatter_add_(1, targets[:, None], a[:, None])
     if "mean_logit" in grads:
         dz.add_(grads["mean_logit"][:, None] / dz.shape[1])
-    return dz.mul_(slope(chunk.logits, options))
+    factor = slope(chunk.logits, options)
+    return dz if isinstance(factor, float) and factor == 1.0 else dz.mul_(factor)
 
 
 def slope(z: Float[Tensor, "N V"] | None, options: Options) -> Tensor | float:
-    """Return dz/d(h W' + b): a number, or a tensor where the soft-cap bends."""
+    """Return dz/d(h W' + b): a number, or a tensor in place of z where the soft-cap bends."""
     factor = options.scale / options.temperature
     if options.softcap is None or z is None:
         return factor
-    return (1 - (z * (options.temperature / options.softcap)) ** 2).mul_(factor)
+    return z.mul_(options.temperature / options.softcap).square_().neg_().add_(1).mul_(factor)

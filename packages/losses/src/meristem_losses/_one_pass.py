@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from meristem_losses._head import Options, chunk_rows, evaluate, head_logits, logit_gradient
+from meristem_losses._head import Chunk, Head, Options, chunk_rows, logit_gradient, operands
 from meristem_losses._primitive import (
     DIFFERENTIABLE,
     Accumulator,
@@ -28,6 +28,7 @@ from meristem_losses._primitive import (
 )
 from meristem_losses._stats import TokenStats
 
+GROUP_BUFFERS = 2  # a group may take two buffers before its logits are made twice
 BlockLoss = Callable[[TokenStats, Tensor], Tensor]
 
 
@@ -74,7 +75,8 @@ def fused_loss(
 
     Notes
     -----
-    The gradient of the weight, (V, D), is held from the forward to the backward pass.
+    The gradient of the weight, (V, D), is held from the forward to the backward pass, of which
+    there can be one. A group whose logits outgrow two buffers has them computed twice.
     """
     options = Options(
         scale=scale,
@@ -86,10 +88,12 @@ def fused_loss(
         top_k_entropy=top_k_entropy,
     )
     mask = check(hidden, weight, targets, mask, bias, options)
+    hidden, weight = operands(hidden, weight)
     size = chunk_rows(weight, chunk_tokens)
     blocks = _token_blocks(mask, size) if groups is None else _row_blocks(mask, groups, size)
+    largest = size if groups is None or chunk_tokens is not None else GROUP_BUFFERS * size
     value, logprobs = _OnePass.apply(
-        hidden.flatten(0, 1), weight, bias, targets.flatten(), blocks, loss, options, size
+        hidden.flatten(0, 1), weight, bias, targets.flatten(), blocks, loss, options, largest
     )
     return FusedLoss(value=value, logprobs=logprobs.view(mask.shape))
 
@@ -141,31 +145,25 @@ class _OnePass(torch.autograd.Function):
         needs = ctx.needs_input_grad[:3]
         sums = Accumulator(weight, bias, needs)
         dh = torch.zeros_like(hidden) if sums.hidden else None
+        largest = max((len(block.places) for block in blocks), default=0)
+        head = Head(weight, bias, options, min(size, largest))
         total: Tensor | None = None
         every: Tensor | None = None
         for block in blocks:
             rows, labels = hidden[block.places], targets[block.places]
-            stats, share, grads, chunk = _loss_of(
-                block, rows, weight, bias, labels, loss, options, size
-            )
+            stats, share, grads, chunk = _loss_of(block, rows, labels, head, loss, size)
             total = share if total is None else total + share
             every = share.new_zeros(len(hidden)) if every is None else every
             every[block.places] = stats["logprobs"].to(every.dtype)
-            if not any(needs):
-                continue
-            for c in chunks(len(rows), size):
-                if chunk is None:
-                    part = evaluate(head_logits(rows[c], weight, bias, options), labels[c], options)
-                else:
-                    part = chunk
+            back = None if dh is None else torch.empty_like(rows)
+            for c in chunks(len(rows), size) if any(needs) else ():
+                part = head.chunk(rows[c], labels[c]) if chunk is None else chunk
                 some = {k: g[c] for k, g in grads.items()}
                 dy = logit_gradient(part, labels[c], some, options)
-                back = sums.add(dy, rows[c], weight)
-                if dh is not None and back is not None:
-                    dh[block.places[c]] = back
-                del part, dy  # the buffer is free before the next is made
-            del chunk
-        ctx.save_for_backward(dh, sums.dw, sums.db)
+                sums.add(dy, rows[c], weight, None if back is None else back[c])
+            if dh is not None and back is not None:
+                dh[block.places] = back
+        ctx.gradients = dh, sums.dw, sums.db
         ctx.kinds = weight.dtype, None if bias is None else bias.dtype
         value = hidden.new_zeros(()) if total is None else total
         logprobs = hidden.new_zeros(len(hidden)) if every is None else every
@@ -175,34 +173,27 @@ class _OnePass(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
-        dh, dw, db = ctx.saved_tensors
-        g, (kind, bias_kind) = grads[0], ctx.kinds
+        if ctx.gradients is None:
+            raise RuntimeError("fused_loss has one backward pass; use token_logprobs for more")
+        (dh, dw, db), (kind, bias_kind), g = ctx.gradients, ctx.kinds, grads[0]
+        ctx.gradients = None  # scaled in place, and given away
         return (
-            None if dh is None else (dh * g).to(dh.dtype),
-            None if dw is None else (dw * g).to(kind),
-            None if db is None else (db * g).to(bias_kind),
+            None if dh is None else dh.mul_(g),
+            None if dw is None else dw.mul_(g).to(kind),
+            None if db is None else db.mul_(g).to(bias_kind),
             *[None] * 5,
         )
 
 
 def _loss_of(
-    block: _Block,
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    targets: Tensor,
-    loss: BlockLoss,
-    options: Options,
-    size: int,
-) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor], Any]:
+    block: _Block, hidden: Tensor, targets: Tensor, head: Head, loss: BlockLoss, size: int
+) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor], Chunk | None]:
     """Return a block's statistics, loss, gradients on them, and its chunk where it fits."""
-    fits = len(hidden) <= size
     parts, chunk = [], None
     for c in chunks(len(hidden), size):
-        chunk = None  # frees the last buffer before the next is made
-        chunk = evaluate(head_logits(hidden[c], weight, bias, options), targets[c], options)
+        chunk = head.chunk(hidden[c], targets[c])
         parts.append(chunk.rows)
-    rows = concatenate(parts, row_names(options))
+    rows = concatenate(parts, row_names(head.options))
     refuse_non_finite(rows)
     leaves = {k: v.detach().requires_grad_(k in DIFFERENTIABLE) for k, v in rows.items()}
     with torch.enable_grad():
@@ -214,4 +205,4 @@ def _loss_of(
     if share.requires_grad:
         found = torch.autograd.grad(share, [leaves[k] for k in names], allow_unused=True)
     grads = {k: g for k, g in zip(names, found, strict=True) if g is not None}
-    return rows, share.detach(), grads, chunk if fits else None
+    return rows, share.detach(), grads, chunk if len(hidden) <= size else None

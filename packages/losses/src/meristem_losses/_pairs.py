@@ -1,10 +1,11 @@
 """What preference losses are given: sums of log-probabilities of pairs, and of single responses."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from meristem_losses._divergences import Divergence
 from meristem_losses._stats import TokenStats, need, same_shape
@@ -27,6 +28,11 @@ class Pairs:
             raise ValueError("this loss needs a reference; give ref_stats to preference_pairs")
         return self.chosen - self.chosen_ref, self.rejected - self.rejected_ref
 
+    def reference_free(self) -> "Pairs":
+        """Return the pairs with a reference of zeros: `hinge_loss` and `ipo_loss` in CPO's form."""
+        zero = torch.zeros_like(self.chosen)
+        return replace(self, chosen_ref=zero, rejected_ref=zero)
+
     def difference(self, divergence: Divergence) -> Float[Tensor, " N"]:
         """Return s(l_w) - s(l_l) with the link of the divergence."""
         chosen, rejected = self.log_ratios()
@@ -42,6 +48,13 @@ class Pairs:
 def lengths(tokens: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
     """Return token counts that can be divided by."""
     return tokens.clamp(min=1)
+
+
+def smoothed(x: Float[Tensor, " N"], smoothing: float) -> Float[Tensor, " N"]:
+    """Return -(1 - e) log s(x) - e log s(-x), the cross-entropy to a label of 1 - e."""
+    if not 0 <= smoothing <= 0.5:
+        raise ValueError(f"smoothing is {smoothing}; it must be within [0, 0.5]")
+    return -(1 - smoothing) * logsigmoid(x) - smoothing * logsigmoid(-x)
 
 
 def preference_pairs(

@@ -17,7 +17,7 @@ Advantages = Float[Tensor, "B _"]
 
 def reinforce_loss(stats: TokenStats, advantages: Advantages) -> Float[Tensor, "B S"]:
     """Return -A log p."""
-    return -_fit(stats, advantages) * stats.logprobs
+    return -fit(stats, advantages) * stats.logprobs
 
 
 def ppo_clip_loss(
@@ -28,31 +28,18 @@ def ppo_clip_loss(
     low: float = 0.2,
     high: float = 0.2,
     dual_clip: float | None = None,
+    delta: float | None = None,
 ) -> Float[Tensor, "B S"]:
     """Return -min(r A, clip(r, 1 - low, 1 + high) A); GRPO, Dr.GRPO and DAPO (high 0.28).
 
-    `dual_clip` c > 1 bounds the loss of A < 0 by -c A.
+    `dual_clip` c > 1 bounds the loss of A < 0 by -c A. `delta` > 1 + high is two-sided clipping:
+    r of the first term is at most delta (INTELLECT-2), the same bound, with no gradient beyond it.
     """
-    a, ratio = _fit(stats, advantages), _ratio(stats, old_logprobs).exp()
-    return _kept(stats, _clipped(ratio, a, low, high, dual_clip))
-
-
-def gspo_loss(
-    stats: TokenStats,
-    old_logprobs: Float[Tensor, "B S"],
-    advantages: Advantages,
-    *,
-    low: float = 3e-4,
-    high: float = 4e-4,
-) -> Float[Tensor, "B S"]:
-    """Return PPO-clip with one ratio a sequence, exp(mean_t log r_t) (2507.18071).
-
-    Gradients are those of GSPO-token, which equal GSPO's where the advantages of a row are equal.
-    """
-    a, log_ratio = _fit(stats, advantages), _ratio(stats, old_logprobs)
-    mean = log_ratio.sum(1, keepdim=True) / stats.mask.sum(1, keepdim=True).clamp(min=1)
-    ratio = (mean.detach() + log_ratio - log_ratio.detach()).exp()
-    return _kept(stats, _clipped(ratio, a, low, high, None))
+    a, ratio = fit(stats, advantages), log_ratios(stats, old_logprobs).exp()
+    if delta is not None and not delta > 1 + high:
+        raise ValueError(f"delta is {delta}; it must be above 1 + high = {1 + high}")
+    first = ratio if delta is None else ratio.clamp(max=delta)
+    return kept(stats, clipped(first, ratio, a, low, high, dual_clip))
 
 
 def cispo_loss(
@@ -64,8 +51,8 @@ def cispo_loss(
 ) -> Float[Tensor, "B S"]:
     """Return -sg(min(r, cap)) A log p (2506.13585); `cap` is absolute, not 1 + epsilon."""
     positive("cap", cap)
-    weight = _ratio(stats, old_logprobs).detach().exp().clamp(max=cap)
-    return -weight * _fit(stats, advantages) * stats.logprobs
+    weight = log_ratios(stats, old_logprobs).detach().exp().clamp(max=cap)
+    return -weight * fit(stats, advantages) * stats.logprobs
 
 
 def sapo_loss(
@@ -79,9 +66,9 @@ def sapo_loss(
     """Return -(4 / tau) s(tau (r - 1)) A, the soft gate of SAPO; tau by the sign of A."""
     positive("tau_positive", tau_positive)
     positive("tau_negative", tau_negative)
-    a, ratio = _fit(stats, advantages), _ratio(stats, old_logprobs).exp()
+    a, ratio = fit(stats, advantages), log_ratios(stats, old_logprobs).exp()
     tau = torch.where(a > 0, tau_positive, tau_negative)
-    return _kept(stats, -(4 / tau) * (tau * (ratio - 1)).sigmoid() * a)
+    return kept(stats, -(4 / tau) * (tau * (ratio - 1)).sigmoid() * a)
 
 
 def oreal_loss(
@@ -98,21 +85,21 @@ def oreal_loss(
     Tokens with A > 0: A NLL over their number; tokens with A < 0: -r A over theirs, r = p / sg(p);
     all: k3 to the reference. The counts are this batch's: pass the whole update batch.
     """
-    a = _fit(stats, advantages)
+    a = fit(stats, advantages)
     up, down = stats.mask & (a > 0), stats.mask & (a < 0)
-    every = stats.mask.sum()
+    every = stats.mask.sum().to(stats.logprobs.dtype)
     imitate = -a * stats.logprobs * (positive_weight * every / up.sum().clamp(min=1))
     ratio = (stats.logprobs - stats.logprobs.detach()).exp()
     avoid = -ratio * a * (negative_weight * every / down.sum().clamp(min=1))
     parts = torch.where(up, imitate, torch.where(down, avoid, 0.0))
-    return _kept(stats, parts + kl_weight * k3(stats, ref_logprobs))
+    return kept(stats, parts + kl_weight * k3(stats, ref_logprobs))
 
 
 def covariances(stats: TokenStats, advantages: Advantages) -> Float[Tensor, "B S"]:
     """Return (A - mean A)(log p - mean log p) over kept tokens, detached, 0 where masked."""
-    a, logp, n = _fit(stats, advantages), stats.logprobs.detach(), stats.mask.sum().clamp(min=1)
-    a_mean, p_mean = _kept(stats, a).sum() / n, _kept(stats, logp).sum() / n
-    return _kept(stats, (a - a_mean) * (logp - p_mean))
+    a, logp, n = fit(stats, advantages), stats.logprobs.detach(), stats.mask.sum().clamp(min=1)
+    a_mean, p_mean = kept(stats, a).sum() / n, kept(stats, logp).sum() / n
+    return kept(stats, (a - a_mean) * (logp - p_mean))
 
 
 def kl_cov_loss(
@@ -130,15 +117,15 @@ def kl_cov_loss(
     """
     if not 0 <= top_frac <= 1:
         raise ValueError(f"top_frac is {top_frac}; it must be within [0, 1], a fraction")
-    log_ratio = _ratio(stats, old_logprobs)
-    loss = -log_ratio.exp() * _fit(stats, advantages)
+    log_ratio = log_ratios(stats, old_logprobs)
+    loss = -log_ratio.exp() * fit(stats, advantages)
     n = int(stats.mask.sum())
     if top_frac and n:
         ranked = covariances(stats, advantages).masked_fill(~stats.mask, -torch.inf).flatten()
         top = ranked.topk(max(1, int(top_frac * n))).indices
         chosen = torch.zeros_like(ranked, dtype=torch.bool).scatter(0, top, True)
         loss = loss + torch.where(chosen.view_as(loss), weight * log_ratio.abs(), 0.0)
-    return _kept(stats, loss)
+    return kept(stats, loss)
 
 
 def clip_cov_loss(
@@ -156,7 +143,7 @@ def clip_cov_loss(
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction is {fraction}; it must be within [0, 1]")
     loss = ppo_clip_loss(stats, old_logprobs, advantages, low=clip, high=clip)
-    a, ratio = _fit(stats, advantages), _ratio(stats, old_logprobs).exp()
+    a, ratio = fit(stats, advantages), log_ratios(stats, old_logprobs).exp()
     cov = covariances(stats, advantages)
     clipped = ((a > 0) & (ratio > 1 + clip)) | ((a < 0) & (ratio < 1 - clip))
     pool = (stats.mask & ~clipped & (cov > low) & (cov < high)).flatten().nonzero()[:, 0]
@@ -166,42 +153,48 @@ def clip_cov_loss(
     return loss.masked_fill(drop.view_as(loss), 0.0)
 
 
-def entropy_bonus(stats: TokenStats, coefficient: float) -> Float[Tensor, "B S"]:
-    """Return -coefficient times the entropy of each token's distribution."""
-    if stats.entropy is None:
-        raise ValueError("entropy_bonus needs entropy, which is None; ask token_logprobs for it")
-    return -coefficient * stats.entropy
-
-
 def k1(stats: TokenStats, ref_logprobs: Float[Tensor, "B S"]) -> Float[Tensor, "B S"]:
     """Return log p - log p_ref: unbiased value of KL(p || p_ref), zero-mean gradient on-policy."""
-    return _ratio(stats, ref_logprobs)
+    return log_ratios(stats, ref_logprobs)
 
 
 def k2(stats: TokenStats, ref_logprobs: Float[Tensor, "B S"]) -> Float[Tensor, "B S"]:
     """Return half the squared log-ratio: biased value, the unbiased gradient on-policy."""
-    return _ratio(stats, ref_logprobs) ** 2 / 2
+    return log_ratios(stats, ref_logprobs) ** 2 / 2
 
 
 def k3(
-    stats: TokenStats, ref_logprobs: Float[Tensor, "B S"], *, unbiased: bool = False
+    stats: TokenStats,
+    ref_logprobs: Float[Tensor, "B S"],
+    *,
+    unbiased: bool = False,
+    old_logprobs: Float[Tensor, "B S"] | None = None,
 ) -> Float[Tensor, "B S"]:
     """Return exp(-d) + d - 1, d = log p - log p_ref: unbiased value, biased gradient.
 
-    `unbiased` keeps the value and takes the gradient of `k2`.
+    `unbiased` keeps the value and takes the gradient of `k2`. With `old_logprobs` the estimate is
+    multiplied by p / p_old, whose gradient counts (DeepSeek-V3.2, TRL's default): value and
+    gradient are unbiased for tokens sampled from p_old.
     """
-    d = _ratio(stats, ref_logprobs)
+    d = log_ratios(stats, ref_logprobs)
     value = (-d).expm1() + d
+    if old_logprobs is not None:
+        if unbiased:
+            raise ValueError("unbiased and old_logprobs are two corrections; choose one")
+        return kept(stats, log_ratios(stats, old_logprobs).exp() * value)
     if not unbiased:
         return value
     straight = d**2 / 2
     return value.detach() + straight - straight.detach()
 
 
-def _clipped(ratio: Tensor, a: Tensor, low: float, high: float, dual: float | None) -> Tensor:
+def clipped(
+    first: Tensor, ratio: Tensor, a: Tensor, low: float, high: float, dual: float | None
+) -> Tensor:
+    """Return -min(first A, clip(ratio, 1 - low, 1 + high) A), bounded by -dual A for A < 0."""
     if not 0 <= low < 1 or not high >= 0:
         raise ValueError(f"low is {low}, high is {high}; they must be in [0, 1) and at least 0")
-    loss = torch.maximum(-ratio * a, -ratio.clamp(1 - low, 1 + high) * a)
+    loss = torch.maximum(-first * a, -ratio.clamp(1 - low, 1 + high) * a)
     if dual is None:
         return loss
     if not dual > 1:
@@ -209,13 +202,15 @@ def _clipped(ratio: Tensor, a: Tensor, low: float, high: float, dual: float | No
     return torch.where(a < 0, torch.minimum(loss, -dual * a), loss)
 
 
-def _ratio(stats: TokenStats, other: Tensor) -> Tensor:
+def log_ratios(stats: TokenStats, other: Tensor) -> Float[Tensor, "B S"]:
+    """Return log p - log p_other within +-20, 0 where masked."""
     same_shape(stats, "the other model's logprobs", other)
     d = (stats.logprobs - other.detach()).masked_fill(~stats.mask, 0.0)
     return d.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
 
 
-def _fit(stats: TokenStats, advantages: Tensor) -> Tensor:
+def fit(stats: TokenStats, advantages: Tensor) -> Float[Tensor, "B S"]:
+    """Return detached advantages of every token, 0 where masked."""
     rows, length = stats.mask.shape
     if advantages.shape not in ((rows, length), (rows, 1)):
         raise ValueError(
@@ -228,5 +223,6 @@ def _fit(stats: TokenStats, advantages: Tensor) -> Tensor:
     return wide.masked_fill(~stats.mask, 0.0)
 
 
-def _kept(stats: TokenStats, x: Tensor) -> Tensor:
+def kept(stats: TokenStats, x: Tensor) -> Float[Tensor, "B S"]:
+    """Return x with zeros where masked."""
     return x.masked_fill(~stats.mask, 0.0)

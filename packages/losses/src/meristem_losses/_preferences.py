@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from meristem_losses._divergences import REVERSE_KL, Divergence
-from meristem_losses._pairs import Pairs, lengths
+from meristem_losses._pairs import Pairs, lengths, smoothed
 from meristem_losses._stats import positive
 
 
@@ -25,9 +25,7 @@ def dpo_loss(
     margin: Float[Tensor, " N"] | float = 0.0,
 ) -> Float[Tensor, " N"]:
     """Return -(1 - e) log s(x - margin) - e log s(margin - x) (2305.18290 Eq. 7; cDPO: e > 0)."""
-    _label("smoothing", smoothing, 0.5)
-    x = _logit(pairs, beta, divergence) - margin
-    return -(1 - smoothing) * logsigmoid(x) - smoothing * logsigmoid(-x)
+    return smoothed(_logit(pairs, beta, divergence) - margin, smoothing)
 
 
 def soft_dpo_loss(
@@ -140,19 +138,21 @@ def sppo_loss(pairs: Pairs, *, beta: float = 0.1) -> Float[Tensor, " N"]:
     return (chosen - 0.5 / beta) ** 2 + (rejected + 0.5 / beta) ** 2
 
 
-def aot_loss(pairs: Pairs, *, beta: float = 0.1) -> Float[Tensor, " N"]:
+def aot_loss(pairs: Pairs, *, beta: float = 0.1, smoothing: float = 0.0) -> Float[Tensor, " N"]:
     """Return DPO on sorted margins of policy and reference; couples the batch."""
     positive("beta", beta)
     chosen, rejected = pairs.log_ratios()
     margins = pairs.chosen - pairs.rejected
     ref = margins - (chosen - rejected)
-    return -logsigmoid(beta * (margins.sort().values - ref.sort().values))
+    return smoothed(beta * (margins.sort().values - ref.sort().values), smoothing)
 
 
-def aot_unpaired_loss(pairs: Pairs, *, beta: float = 0.1) -> Float[Tensor, " N"]:
+def aot_unpaired_loss(
+    pairs: Pairs, *, beta: float = 0.1, smoothing: float = 0.0
+) -> Float[Tensor, " N"]:
     """Return DPO on sorted chosen against sorted rejected log-ratios; couples the batch."""
     chosen, rejected = _rewards(pairs, beta)
-    return -logsigmoid(chosen.sort().values - rejected.sort().values)
+    return smoothed(chosen.sort().values - rejected.sort().values, smoothing)
 
 
 def apo_zero_loss(pairs: Pairs, *, beta: float = 0.1) -> Float[Tensor, " N"]:
@@ -198,8 +198,3 @@ def _rewards(pairs: Pairs, beta: float) -> tuple[Tensor, Tensor]:
     positive("beta", beta)
     chosen, rejected = pairs.log_ratios()
     return beta * chosen, beta * rejected
-
-
-def _label(name: str, value: float, top: float) -> None:
-    if not 0 <= value <= top:
-        raise ValueError(f"{name} is {value}; it must be within [0, {top}]")

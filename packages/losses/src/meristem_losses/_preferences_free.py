@@ -10,24 +10,31 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from meristem_losses._pairs import Pairs, check_desirable
+from meristem_losses._pairs import Pairs, check_desirable, smoothed
 from meristem_losses._stats import positive
 
 
-def cpo_loss(pairs: Pairs, *, beta: float = 0.1, alpha: float = 1.0) -> Float[Tensor, " N"]:
-    """Return -log s(b (log p_w - log p_l)) - alpha L_w.
+def cpo_loss(
+    pairs: Pairs, *, beta: float = 0.1, alpha: float = 1.0, smoothing: float = 0.0
+) -> Float[Tensor, " N"]:
+    """Return -log s(b (log p_w - log p_l)) - alpha L_w (2401.08417).
 
-    The second term is the mean over the tokens of each chosen response, not over the batch.
+    The second term is the mean over the tokens of each chosen response. TRL and Liger average it
+    over the tokens of the batch instead: `cpo_loss(pairs, alpha=0).mean()` plus alpha times
+    `mean_over_tokens` of `nll_loss` on the chosen rows.
     """
     positive("beta", beta)
-    return -logsigmoid(beta * (pairs.chosen - pairs.rejected)) - alpha * pairs.averages()[0]
+    margin = smoothed(beta * (pairs.chosen - pairs.rejected), smoothing)
+    return margin - alpha * pairs.averages()[0]
 
 
-def simpo_loss(pairs: Pairs, *, beta: float = 2.0, gamma: float = 1.0) -> Float[Tensor, " N"]:
-    """Return -log s(b (L_w - L_l) - gamma) (SimPO)."""
+def simpo_loss(
+    pairs: Pairs, *, beta: float = 2.0, gamma: float = 1.0, smoothing: float = 0.0
+) -> Float[Tensor, " N"]:
+    """Return -log s(b (L_w - L_l) - gamma) (2405.14734)."""
     positive("beta", beta)
     chosen, rejected = pairs.averages()
-    return -logsigmoid(beta * (chosen - rejected) - gamma)
+    return smoothed(beta * (chosen - rejected) - gamma, smoothing)
 
 
 def alphapo_loss(
@@ -59,10 +66,32 @@ def orpo_loss(pairs: Pairs, *, weight: float = 0.1) -> Float[Tensor, " N"]:
 
 
 def tpo_loss(
-    pairs: Pairs, gold_nll: Float[Tensor, " N"], *, beta: float = 0.1, alpha: float = 1.0
+    pairs: Pairs,
+    gold_nll: Float[Tensor, " N"],
+    *,
+    beta: float = 0.01,
+    alpha: float = 1.0,
+    smoothing: float = 0.0,
 ) -> Float[Tensor, " N"]:
-    """Return -log s(b (log p_w - log p_l)) + alpha NLL of a third, gold response (TPO)."""
-    return cpo_loss(pairs, beta=beta, alpha=0.0) + alpha * gold_nll
+    """Return -log s(b (log p_w - log p_l)) + alpha NLL of a third, gold response (2405.16681).
+
+    `gold_nll` is a mean over tokens: of each gold response, or one number of the batch, expanded.
+    """
+    return cpo_loss(pairs, beta=beta, alpha=0.0, smoothing=smoothing) + alpha * gold_nll
+
+
+def tpo_l_loss(
+    pairs: Pairs,
+    gold_nll: Float[Tensor, " N"],
+    *,
+    beta: float = 0.01,
+    gamma: float = 0.5,
+    alpha: float = 1.0,
+    smoothing: float = 0.0,
+) -> Float[Tensor, " N"]:
+    """Return `simpo_loss` + alpha NLL of a gold response: the length-normalised TPO."""
+    margin = simpo_loss(pairs, beta=beta, gamma=gamma, smoothing=smoothing)
+    return margin + alpha * gold_nll
 
 
 def kto_loss(

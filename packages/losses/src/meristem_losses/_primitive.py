@@ -14,11 +14,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from meristem_losses._head import (
+    Head,
     Options,
     chunk_rows,
-    evaluate,
-    head_logits,
     logit_gradient,
+    operands,
     slope,
     wide,
 )
@@ -85,6 +85,7 @@ def token_logprobs(
         top_k_entropy=top_k_entropy,
     )
     mask = check(hidden, weight, targets, mask, bias, options)
+    hidden, weight = operands(hidden, weight)
     rows, labels = hidden[mask], targets[mask]
     size = chunk_rows(weight, chunk_tokens)
     trains_head = weight.requires_grad or (bias is not None and bias.requires_grad)
@@ -224,13 +225,14 @@ class Accumulator:
         self.dw = torch.zeros_like(weight, dtype=kind) if self.weight else None
         self.db = torch.zeros_like(bias, dtype=kind) if self.bias and bias is not None else None
 
-    def add(self, dy: Tensor, hidden: Tensor, weight: Tensor) -> Tensor | None:
-        """Add one chunk's share; return its gradient on the hidden states."""
+    def add(self, dy: Tensor, hidden: Tensor, weight: Tensor, dh: Tensor | None) -> None:
+        """Add one chunk's share, and write its gradient on the hidden states into `dh`."""
         if self.db is not None:
             self.db += dy.sum(0)
         if self.dw is not None:
             self.dw.addmm_(dy.T, hidden.to(dy.dtype))
-        return dy.to(weight.dtype) @ weight if self.hidden else None
+        if dh is not None:
+            torch.mm(dy.to(weight.dtype), weight, out=dh)
 
 
 class _Recompute(torch.autograd.Function):
@@ -244,10 +246,8 @@ class _Recompute(torch.autograd.Function):
         options: Options,
         size: int,
     ) -> tuple[Tensor, ...]:
-        parts = [
-            evaluate(head_logits(hidden[c], weight, bias, options), targets[c], options).rows
-            for c in chunks(len(hidden), size)
-        ]
+        head = Head(weight, bias, options, min(size, len(hidden)))
+        parts = [head.chunk(hidden[c], targets[c]).rows for c in chunks(len(hidden), size)]
         rows = concatenate(parts, row_names(options))
         refuse_non_finite(rows)
         ctx.save_for_backward(hidden, weight, bias, targets)
@@ -261,17 +261,13 @@ class _Recompute(torch.autograd.Function):
         hidden, weight, bias, targets = ctx.saved_tensors
         named = dict(zip(row_names(ctx.options), grads, strict=True))
         sums = Accumulator(weight, bias, ctx.needs_input_grad[:3])
+        head = Head(weight, bias, ctx.options, min(ctx.size, len(hidden)))
         dh = torch.empty_like(hidden) if sums.hidden else None
         for c in chunks(len(hidden), ctx.size):
-            z = head_logits(hidden[c], weight, bias, ctx.options)
-            chunk = evaluate(z, targets[c], ctx.options)
+            chunk = head.chunk(hidden[c], targets[c])
             share = {k: g[c] for k, g in named.items() if k in DIFFERENTIABLE}
-            part = sums.add(
-                logit_gradient(chunk, targets[c], share, ctx.options), hidden[c], weight
-            )
-            if dh is not None and part is not None:
-                dh[c] = part
-            del z, chunk  # the buffer is free before the next is made
+            dy = logit_gradient(chunk, targets[c], share, ctx.options)
+            sums.add(dy, hidden[c], weight, None if dh is None else dh[c])
         dw = None if sums.dw is None else sums.dw.to(weight.dtype)
         db = None if sums.db is None else sums.db.to(bias.dtype)
         return dh, dw, db, None, None, None
@@ -288,19 +284,19 @@ class _FrozenHead(torch.autograd.Function):
         options: Options,
         size: int,
     ) -> tuple[Tensor, ...]:
+        head = Head(weight, bias, options, min(size, len(hidden)))
         parts, target_rows, differences = [], [], []
         for c in chunks(len(hidden), size):
-            chunk = evaluate(head_logits(hidden[c], weight, bias, options), targets[c], options)
+            chunk = head.chunk(hidden[c], targets[c])
             parts.append(chunk.rows)
             if not ctx.needs_input_grad[0]:
                 continue
             dz = slope(chunk.logits, options)
             at_target = dz.gather(1, targets[c][:, None]) if isinstance(dz, Tensor) else dz
             target_rows.append((weight[targets[c]] * at_target).to(hidden.dtype))
-            q = chunk.exps.div_(chunk.total).neg_()
-            q.scatter_add_(1, targets[c][:, None], torch.ones_like(chunk.total)).mul_(dz)
-            differences.append(q.to(weight.dtype) @ weight)
-            del chunk, q, dz
+            q = chunk.exps.div_(-chunk.total)
+            q.scatter_add_(1, targets[c][:, None], torch.ones_like(chunk.total))
+            differences.append(q.mul_(dz).to(weight.dtype) @ weight)
         rows = concatenate(parts, row_names(options))
         refuse_non_finite(rows)
         none = [hidden[:0]]

@@ -29,6 +29,22 @@ class TokenStats:
     log_collision: Float[Tensor, "B S"] | None = None
     top_k_entropy: Float[Tensor, "B S"] | None = None
 
+    def select(self, rows: Int[Tensor, " R"]) -> "TokenStats":
+        """Return the statistics of some rows."""
+
+        def some(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[rows]
+
+        return TokenStats(
+            logprobs=self.logprobs[rows],
+            lse=self.lse[rows],
+            mask=self.mask[rows],
+            entropy=some(self.entropy),
+            mean_logit=some(self.mean_logit),
+            log_collision=some(self.log_collision),
+            top_k_entropy=some(self.top_k_entropy),
+        )
+
 
 def next_token_targets(
     input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]

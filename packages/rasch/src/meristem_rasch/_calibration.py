@@ -6,8 +6,20 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
 
 Model = Literal["rasch", "pcm", "rsm", "linear", "2pl", "3pl", "gpcm", "grm"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentGroup:
+    """Estimated normal distribution of a group of persons; a standard error of 0 means fixed."""
+
+    label: str
+    mean: float
+    sd: float
+    mean_se: float
+    sd_se: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -29,13 +41,75 @@ class Calibration:
     slope: Float[np.ndarray, " I"]
     slope_se: Float[np.ndarray, " I"]
     guess: Float[np.ndarray, " I"]
-    latent_mean: float  # NaN where the method makes no assumption about persons
+    guess_se: Float[np.ndarray, " I"] | None = None  # None where no asymptote is estimated
+    latent_mean: float  # of the first group; NaN where the method assumes nothing about persons
     latent_sd: float
     loglik: float
     n_parameters: int
     n_iter: int
+    latent: tuple[LatentGroup, ...] = ()
+    latent_cov: Float[np.ndarray, "G H"] | None = None  # of the groups' means with the thresholds
+    history: tuple[float, ...] = ()  # log-likelihood after each step, where the method keeps it
     extreme_persons: tuple[str, ...]  # persons who carry no conditional information
     status: str
+
+    @classmethod
+    def from_parameters(
+        cls,
+        model: Model,
+        thresholds: Sequence[ArrayLike] | Float[np.ndarray, "I m"],
+        *,
+        slope: ArrayLike | None = None,
+        guess: ArrayLike | None = None,
+        items: Sequence[str] | None = None,
+        latent: tuple[float, float] = (0.0, 1.0),
+    ) -> "Calibration":
+        """Return items of known parameters, with errors 0, to score, simulate or anchor with.
+
+        Parameters
+        ----------
+        thresholds
+            For each item its thresholds in logits (one for a dichotomous item).
+        slope, guess
+            One number an item; default 1 and 0.
+        latent
+            Mean and sd of the persons.
+
+        Raises
+        ------
+        ValueError
+            If lengths differ, a number is not finite, or a lower asymptote is outside [0, 1).
+        """
+        rows = [np.atleast_1d(np.asarray(row, dtype=float)) for row in thresholds]
+        tau, count = np.concatenate(rows), len(rows)
+        a = np.ones(count) if slope is None else np.asarray(slope, dtype=float)
+        g = np.zeros(count) if guess is None else np.asarray(guess, dtype=float)
+        names = tuple(items or (f"I{k + 1}" for k in range(count)))
+        if not a.shape == g.shape == (count,) or len(names) != count:
+            raise ValueError(f"{count} items; give one slope, lower asymptote and label each")
+        if not np.isfinite(np.concatenate([tau, a, g])).all() or (g < 0).any() or (g >= 1).any():
+            raise ValueError("parameters must be finite and lower asymptotes in [0, 1)")
+        size = len(tau)
+        return cls(
+            model=model,
+            method="known",
+            items=names,
+            max_score=np.array([len(row) for row in rows]),
+            threshold=tau,
+            vcov=np.zeros((size, size)),
+            eta=tau,
+            eta_vcov=np.zeros((size, size)),
+            slope=a,
+            slope_se=np.zeros(count),
+            guess=g,
+            latent_mean=float(latent[0]),
+            latent_sd=float(latent[1]),
+            loglik=0.0,
+            n_parameters=0,
+            n_iter=0,
+            extreme_persons=(),
+            status="known",
+        )
 
     @property
     def item_of(self) -> Int[np.ndarray, " H"]:
@@ -56,13 +130,16 @@ class Calibration:
     @property
     def difficulty(self) -> Float[np.ndarray, " I"]:
         """Location of each item, the mean of its thresholds."""
-        return self._averages @ self.threshold
+        first = np.cumsum(self.max_score) - self.max_score
+        return np.add.reduceat(self.threshold, first) / self.max_score
 
     @property
     def difficulty_se(self) -> Float[np.ndarray, " I"]:
         """Standard errors of the locations."""
-        average = self._averages
-        return np.sqrt(np.einsum("ih,hk,ik->i", average, self.vcov, average).clip(min=0))
+        first = np.cumsum(self.max_score) - self.max_score
+        rows = np.add.reduceat(self.vcov, first, axis=0)
+        sums = np.add.reduceat(rows, first, axis=1)
+        return np.sqrt(np.diag(sums).clip(min=0)) / self.max_score
 
     @property
     def aic(self) -> float:
@@ -84,13 +161,17 @@ class Calibration:
         if unknown or not len(reference):
             raise ValueError(f"unknown reference {unknown}; name one or more of {self.items}")
         chosen = [self.items.index(label) for label in reference]
-        w = self._averages[chosen].mean(axis=0)
+        share = np.bincount(chosen, minlength=len(self.items)) / len(chosen)
+        w: Float[np.ndarray, " H"] = np.repeat(share / self.max_score, self.max_score)
         shift = float(w @ self.threshold)
+        latent, latent_cov = _shifted_latent(self, w, shift)
         return replace(
             self,
             threshold=self.threshold - shift,
             vcov=shifted_covariance(self.vcov, w),
             latent_mean=self.latent_mean - shift,
+            latent=latent,
+            latent_cov=latent_cov,
         )
 
     def summary(self) -> str:
@@ -102,11 +183,6 @@ class Calibration:
         rows = zip(self.items, self.difficulty, self.difficulty_se, strict=True)
         return "\n".join([head, *(f"{name:>16} {b:9.4f} {se:8.4f}" for name, b, se in rows)])
 
-    @property
-    def _averages(self) -> Float[np.ndarray, "I H"]:
-        belongs = self.item_of == np.arange(len(self.items))[:, None]
-        return belongs / self.max_score[:, None]
-
 
 def shifted_covariance(
     vcov: Float[np.ndarray, "H H"], w: Float[np.ndarray, " H"]
@@ -114,3 +190,21 @@ def shifted_covariance(
     """Return P V P', P = identity - 1 w': the covariance after fixing w'tau = 0 (w'1 = 1)."""
     left = vcov - (w @ vcov)[None, :]
     return left - (left @ w)[:, None]
+
+
+def _shifted_latent(
+    cal: Calibration, w: Float[np.ndarray, " H"], shift: float
+) -> tuple[tuple[LatentGroup, ...], Float[np.ndarray, "G H"] | None]:
+    """Return groups and covariances of their means with thresholds after fixing w'tau = 0."""
+    if cal.latent_cov is None:
+        return cal.latent, None
+    row = w @ cal.vcov
+    variance = np.array([group.mean_se**2 for group in cal.latent])
+    variance = variance - 2 * cal.latent_cov @ w + float(row @ w)
+    se = np.sqrt(variance.clip(min=0)).tolist()
+    latent = tuple(
+        replace(group, mean=group.mean - shift, mean_se=s)
+        for group, s in zip(cal.latent, se, strict=True)
+    )
+    moved = cal.latent_cov - row
+    return latent, moved - (moved @ w)[:, None]

@@ -1,7 +1,9 @@
-"""Conditional maximum likelihood (Andersen 1972; Fischer 1995), exact, by Newton's method.
+"""Conditional maximum likelihood (Andersen 1972; Fischer 1995), exact.
 
 - -log L_c = sum x_+ih beta_ih + sum_r n_r log gamma_r, beta the cumulative thresholds
 - gradient x_+ih - E_ih, Hessian M - sum_r n_r pi_r pi_r' (in beta); both from the kernel
+- Newton steps while they are long; then the Hessian, O(R^3), is kept and corrected from the
+  gradients, O(R^2) each (L-BFGS), and computed anew at the optimum for the errors
 - thresholds are tau = W eta + offset: identity (partial credit), rating scale, or the user's
 - a common shift of all thresholds changes nothing; where W contains it, it is projected out
 """
@@ -13,10 +15,17 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 from scipy.linalg import cho_factor, cho_solve
-from scipy.optimize import minimize
+from scipy.linalg.lapack import dpotri
 
 from meristem_rasch._calibration import Calibration
-from meristem_rasch._design import Anchor, anchored, null_direction, partial_credit, rating_scale
+from meristem_rasch._design import (
+    Anchor,
+    Linear,
+    anchored,
+    linear,
+    partial_credit,
+    rating_scale,
+)
 from meristem_rasch._errors import ConvergenceError, DataError, ExistenceError
 from meristem_rasch._existence import check_existence
 from meristem_rasch._kernel import (
@@ -26,13 +35,14 @@ from meristem_rasch._kernel import (
     expected_counts,
     log_gamma,
     padded,
-    second_moments,
 )
+from meristem_rasch._moments import second_moments
+from meristem_rasch._optimise import Solve, minimise
 from meristem_rasch._patterns import Pattern, extreme_persons, patterns
 from meristem_rasch._responses import Responses
 
 LARGEST_STEP = 20.0  # logits; a threshold this far out is running to infinity
-MANY_SCORES = 400  # above this a Hessian costs more than many gradients
+ROWS = 4096  # persons counted at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +61,7 @@ class CML:
     reference
         Items whose mean location is 0; default all. Ignored with anchors.
     tol
-        Largest change of a threshold, in logits, in the last Newton step.
+        Largest change of a threshold, in logits, in the last step.
     """
 
     model: Literal["rasch", "pcm", "rsm"] = "rasch"
@@ -74,50 +84,79 @@ class CML:
         IdentificationError
             If the design's columns depend on each other.
         ConvergenceError
-            If `max_steps` Newton steps do not reach `tol`.
+            If `max_steps` steps do not reach `tol`.
         """
         check_model(self.model, data)
         groups = patterns(data)
         check_existence(data, groups)
-        design, offset = self._design(data)
-        null = null_direction(design)
+        model = self._model(data)
         problem = Problem(data, groups)
-        eta, n_iter = _newton(problem, design, offset, null, self)
-        return self._calibration(problem, design, offset, null, eta, n_iter)
+        eta, n_iter = self._maximise(problem, model)
+        return self._calibration(problem, model, eta, n_iter)
 
-    def _design(self, data: Responses) -> tuple[Float[np.ndarray, "H P"], Float[np.ndarray, " H"]]:
+    def _model(self, data: Responses) -> Linear:
         m = data.max_score
         size = int(m.sum())
-        if self.design is None:
-            design = rating_scale(m) if self.model == "rsm" else partial_credit(m)
-        else:
-            design = np.asarray(self.design, dtype=float)
         if self.anchors:
             if self.design is not None or self.model == "rsm":
                 raise DataError("anchors need model 'rasch' or 'pcm' without a design; use offset")
-            return anchored(design, self.anchors, data.items, m)
+            return anchored(self.anchors, data.items, m)
+        if self.design is None and self.offset is None and self.model != "rsm":
+            return partial_credit(m)
+        design = rating_scale(m) if self.model == "rsm" else np.eye(size)
+        design = design if self.design is None else np.asarray(self.design, dtype=float)
         offset = np.zeros(size) if self.offset is None else np.asarray(self.offset, dtype=float)
         if design.shape[0] != size or offset.shape != (size,):
             raise DataError(
                 f"design has {design.shape[0]} rows and offset {len(offset)}; both need one per "
                 f"threshold, {size}"
             )
-        return design, offset
+        return linear(design, offset)
+
+    def _maximise(self, problem: "Problem", model: Linear) -> tuple[Float[np.ndarray, " P"], int]:
+        eta = model.start(problem.start())
+        if not len(eta):
+            return eta, 0
+
+        def evaluate(x: Float[np.ndarray, " P"]) -> tuple[float, Float[np.ndarray, " P"]]:
+            value, gradient = problem.value_and_gradient(model.thresholds(x))
+            return value, model.gradient(gradient)
+
+        def curvature(x: Float[np.ndarray, " P"]) -> Solve:
+            factor = _factor(model.hessian(problem.hessian(model.thresholds(x))), model.null)
+            return lambda g: cho_solve(factor, g)
+
+        def check(x: Float[np.ndarray, " P"]) -> None:
+            # A common step of anchored items' partners is not a symptom; only spread is.
+            tau = model.thresholds(x)
+            if np.ptp(tau) > 2 * LARGEST_STEP + np.ptp(model.offset):
+                raise ExistenceError(
+                    f"threshold {int(np.abs(tau).argmax())} runs beyond {LARGEST_STEP} logits: its "
+                    "estimate is infinite; drop the item or merge its categories"
+                )
+
+        found = minimise(
+            evaluate,
+            curvature,
+            eta,
+            tol=self.tol,
+            max_steps=self.max_steps,
+            check=check,
+            measure=lambda step: float(np.abs(model.change(step)).max()),
+        )
+        if not found.converged:
+            raise ConvergenceError(
+                f"no convergence to {self.tol} within {self.max_steps} steps; raise max_steps"
+            )
+        return found.x, found.n_iter
 
     def _calibration(
-        self,
-        problem: "Problem",
-        design: Float[np.ndarray, "H P"],
-        offset: Float[np.ndarray, " H"],
-        null: Float[np.ndarray, " P"],
-        eta: Float[np.ndarray, " P"],
-        n_iter: int,
+        self, problem: "Problem", model: Linear, eta: Float[np.ndarray, " P"], n_iter: int
     ) -> Calibration:
-        tau, data = design @ eta + offset, problem.data
-        hessian = design.T @ problem.hessian(tau) @ design
-        size = len(eta)
-        eta_vcov = cho_solve(_factor(hessian, null), np.eye(size)) if size else np.zeros((0, 0))
-        vcov = design @ eta_vcov @ design.T
+        tau, data, null = model.thresholds(eta), problem.data, model.null
+        hessian = model.hessian(problem.hessian(tau))
+        eta_vcov = _inverse(_factor(hessian, null)) if len(eta) else np.zeros((0, 0))
+        vcov = model.covariance(eta_vcov)
         if null.any():
             eta_vcov = eta_vcov - np.outer(null, null) / (null @ null) ** 2 / _scale(hessian)
         out = Calibration(
@@ -135,7 +174,7 @@ class CML:
             latent_mean=np.nan,
             latent_sd=np.nan,
             loglik=-problem.value(tau),
-            n_parameters=size - int(null.any()),
+            n_parameters=len(eta) - int(null.any()),
             n_iter=n_iter,
             extreme_persons=extreme_persons(data),
             status="converged",
@@ -162,18 +201,17 @@ class Problem:
         self._inside = inside
         counts = np.zeros(inside.shape)
         for group in groups:
-            part = data.scores[group.rows]
-            for h in range(1, inside.shape[1] + 1):
-                counts[:, h - 1] += data.weight[group.rows] @ (part == h)
+            for at in range(0, len(group.rows), ROWS):
+                rows = group.rows[at : at + ROWS]
+                part = data.scores[rows]
+                for h in range(1, inside.shape[1] + 1):
+                    counts[:, h - 1] += data.weight[rows] @ (part == h)
         self.observed = counts
-        # beta_ih = sum of the item's first h thresholds
-        item = np.repeat(np.arange(len(data.items)), data.max_score)
-        self.cumulate = np.tril(item[:, None] == item).astype(float)
 
     def value(self, tau: Float[np.ndarray, " H"]) -> float:
         """Return -log L_c."""
         logw = padded(tau, self.data.max_score)
-        total = float(self.observed[self._inside] @ (self.cumulate @ tau))
+        total = float(self.observed[self._inside] @ -logw[:, 1:][self._inside])
         for group in self.groups:
             for block in blocks(logw[group.items], group.scores):
                 total += float(_counts(group, block.scores) @ log_gamma(block))
@@ -184,14 +222,15 @@ class Problem:
     ) -> tuple[float, Float[np.ndarray, " H"]]:
         """Return -log L_c and its gradient in the thresholds."""
         logw = padded(tau, self.data.max_score)
-        total = float(self.observed[self._inside] @ (self.cumulate @ tau))
+        total = float(self.observed[self._inside] @ -logw[:, 1:][self._inside])
         expected = np.zeros_like(self.observed)
         for group in self.groups:
             for block in blocks(logw[group.items], group.scores):
                 n = _counts(group, block.scores)
                 total += float(n @ log_gamma(block))
                 expected[group.items] += expected_counts(block, backward(block, n))[:, 1:]
-        return total, self.cumulate.T @ (self.observed - expected)[self._inside]
+        excess = np.where(self._inside, self.observed - expected, 0.0)
+        return total, np.cumsum(excess[:, ::-1], axis=1)[:, ::-1][self._inside]
 
     def hessian(self, tau: Float[np.ndarray, " H"]) -> Float[np.ndarray, "H H"]:
         """Return the Hessian of -log L_c in the thresholds."""
@@ -204,21 +243,40 @@ class Problem:
                 pi = conditional(block)[:, :, 1:][:, inside]
                 moments = second_moments(block, backward(block, n))
                 out[np.ix_(group.thresholds, group.thresholds)] += moments - (pi.T * n) @ pi
-        return self.cumulate.T @ out @ self.cumulate
+        if not (self.data.max_score > 1).any():
+            return out
+        # beta_ih = sum of the item's first h thresholds
+        item = np.repeat(np.arange(len(self.data.items)), self.data.max_score)
+        cumulate = np.tril(item[:, None] == item).astype(float)
+        return cumulate.T @ out @ cumulate
 
     def start(self) -> Float[np.ndarray, " H"]:
-        """Return centred log-odds of adjacent categories."""
+        """Return centred log-odds of adjacent categories, spread as PROX does for the persons.
+
+        A normal distribution of abilities with variance v shrinks the log-odds of an item by about
+        sqrt(1 + v / 2.89) (Cohen 1979).
+        """
         answered = np.zeros(len(self.data.items))
         for group in self.groups:
             answered[group.items] += group.counts.sum()
         zero = answered - self.observed.sum(axis=1)
         n = np.column_stack([zero, self.observed]).clip(min=0.5)
         tau = np.log(n[:, :-1] / n[:, 1:])[self._inside]
-        return tau - tau.mean()
+        logits = np.concatenate([_logits(group, self.data) for group in self.groups])
+        weight = np.concatenate([group.counts for group in self.groups])
+        centre = np.average(logits, weights=weight)
+        v, u = float(np.average((logits - centre) ** 2, weights=weight)), float(tau.var())
+        spread = (1 + v / 2.89) / (1 - min(u * v / 8.35, 0.8))
+        return (tau - tau.mean()) * np.sqrt(spread)
 
 
 def _counts(group: Pattern, scores: np.ndarray) -> Float[np.ndarray, " S"]:
     return group.counts[np.searchsorted(group.scores, scores)]
+
+
+def _logits(group: Pattern, data: Responses) -> Float[np.ndarray, " S"]:
+    possible = int(data.max_score[group.items].sum())
+    return np.log(group.scores / (possible - group.scores))
 
 
 def _scale(hessian: Float[np.ndarray, "P P"]) -> float:
@@ -238,65 +296,8 @@ def _factor(
         ) from error
 
 
-def _newton(
-    problem: Problem,
-    design: Float[np.ndarray, "H P"],
-    offset: Float[np.ndarray, " H"],
-    null: Float[np.ndarray, " P"],
-    config: CML,
-) -> tuple[Float[np.ndarray, " P"], int]:
-    eta = np.linalg.lstsq(design, problem.start() - offset, rcond=None)[0]
-    if not len(eta):
-        return eta, 0
-    if len(offset) > MANY_SCORES:
-        eta = _lbfgs(problem, design, offset, eta)
-    value, gradient = problem.value_and_gradient(design @ eta + offset)
-    for n_iter in range(1, config.max_steps + 1):
-        tau = design @ eta + offset
-        # A common step of anchored items' partners is not a symptom; only spread is.
-        if np.ptp(tau) > 2 * LARGEST_STEP + np.ptp(offset):
-            raise ExistenceError(
-                f"threshold {int(np.abs(tau).argmax())} runs beyond {LARGEST_STEP} logits: its "
-                "estimate is infinite; drop the item or merge its categories"
-            )
-        hessian = design.T @ problem.hessian(tau) @ design
-        step = -cho_solve(_factor(hessian, null), design.T @ gradient)
-        eta, value, gradient, scale = _search(problem, design, offset, eta, step, value)
-        if scale * np.abs(design @ step).max() < config.tol:
-            return eta, n_iter
-    raise ConvergenceError(
-        f"no convergence to {config.tol} within {config.max_steps} Newton steps; raise max_steps"
-    )
-
-
-def _lbfgs(
-    problem: Problem,
-    design: Float[np.ndarray, "H P"],
-    offset: Float[np.ndarray, " H"],
-    eta: Float[np.ndarray, " P"],
-) -> Float[np.ndarray, " P"]:
-    n = sum(float(group.counts.sum()) for group in problem.groups)
-
-    def scaled(x: Float[np.ndarray, " P"]) -> tuple[float, Float[np.ndarray, " P"]]:
-        value, gradient = problem.value_and_gradient(design @ x + offset)
-        return value / n, design.T @ gradient / n
-
-    done = minimize(scaled, eta, jac=True, method="L-BFGS-B", options={"ftol": 1e-13, "gtol": 1e-7})
-    return done.x
-
-
-def _search(
-    problem: Problem,
-    design: Float[np.ndarray, "H P"],
-    offset: Float[np.ndarray, " H"],
-    eta: Float[np.ndarray, " P"],
-    step: Float[np.ndarray, " P"],
-    value: float,
-) -> tuple[Float[np.ndarray, " P"], float, Float[np.ndarray, " H"], float]:
-    scale, slack = 1.0, 1e-12 * abs(value)  # below this the value is rounding
-    while True:
-        trial = eta + scale * step
-        new, gradient = problem.value_and_gradient(design @ trial + offset)
-        if new <= value + slack or scale < 1e-8:
-            return trial, new, gradient, scale
-        scale /= 2
+def _inverse(factor: tuple[Float[np.ndarray, "P P"], bool]) -> Float[np.ndarray, "P P"]:
+    triangle, lower = factor
+    half, _ = dpotri(triangle, lower=lower)
+    half = np.tril(half) if lower else np.triu(half)
+    return half + half.T - np.diag(np.diag(half))

@@ -1,9 +1,10 @@
 """Linear designs: thresholds tau = W eta + offset, one row of W per threshold."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.linalg import qr
 
 from meristem_rasch._errors import DataError, IdentificationError
@@ -11,9 +12,80 @@ from meristem_rasch._errors import DataError, IdentificationError
 Anchor = float | Sequence[float] | Float[np.ndarray, " m"]
 
 
-def partial_credit(max_score: Int[np.ndarray, " I"]) -> Float[np.ndarray, "H P"]:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Linear:
+    """Thresholds as a function of the free parameters.
+
+    A design that only selects (`columns` of the identity) is never written out, so that a thousand
+    items cost no products of dense matrices.
+    """
+
+    matrix: Float[np.ndarray, "H P"] | None
+    free: Bool[np.ndarray, " H"]  # thresholds that are parameters where `matrix` is None
+    offset: Float[np.ndarray, " H"]
+    null: Float[np.ndarray, " P"]  # the direction that shifts all thresholds alike, or zeros
+
+    def thresholds(self, eta: Float[np.ndarray, " P"]) -> Float[np.ndarray, " H"]:
+        """Return W eta + offset."""
+        return self.change(eta) + self.offset
+
+    def change(self, eta: Float[np.ndarray, " P"]) -> Float[np.ndarray, " H"]:
+        """Return W eta."""
+        if self.matrix is not None:
+            return self.matrix @ eta
+        out = np.zeros(len(self.offset))
+        out[self.free] = eta
+        return out
+
+    def gradient(self, gradient: Float[np.ndarray, " H"]) -> Float[np.ndarray, " P"]:
+        """Return W' g."""
+        return gradient[self.free] if self.matrix is None else self.matrix.T @ gradient
+
+    def hessian(self, hessian: Float[np.ndarray, "H H"]) -> Float[np.ndarray, "P P"]:
+        """Return W' H W."""
+        if self.matrix is not None:
+            return self.matrix.T @ hessian @ self.matrix
+        return hessian if self.free.all() else hessian[np.ix_(self.free, self.free)]
+
+    def covariance(self, covariance: Float[np.ndarray, "P P"]) -> Float[np.ndarray, "H H"]:
+        """Return W V W'."""
+        if self.matrix is not None:
+            return self.matrix @ covariance @ self.matrix.T
+        if self.free.all():
+            return covariance
+        out = np.zeros((len(self.offset),) * 2)
+        out[np.ix_(self.free, self.free)] = covariance
+        return out
+
+    def start(self, tau: Float[np.ndarray, " H"]) -> Float[np.ndarray, " P"]:
+        """Return the parameters whose thresholds are nearest to `tau`."""
+        if self.matrix is None:
+            return tau[self.free]
+        return np.linalg.lstsq(self.matrix, tau - self.offset, rcond=None)[0]
+
+
+def linear(
+    matrix: Float[np.ndarray, "H P"], offset: Float[np.ndarray, " H"] | None = None
+) -> Linear:
+    """Return the linear map of a design matrix."""
+    size = len(matrix)
+    return Linear(
+        matrix=matrix,
+        free=np.ones(size, dtype=bool),
+        offset=np.zeros(size) if offset is None else offset,
+        null=null_direction(matrix),
+    )
+
+
+def partial_credit(max_score: Int[np.ndarray, " I"]) -> Linear:
     """Return the design with one free parameter per threshold."""
-    return np.eye(int(max_score.sum()))
+    size = int(max_score.sum())
+    return Linear(
+        matrix=None,
+        free=np.ones(size, dtype=bool),
+        offset=np.zeros(size),
+        null=np.ones(size),
+    )
 
 
 def rating_scale(max_score: Int[np.ndarray, " I"]) -> Float[np.ndarray, "H P"]:
@@ -57,19 +129,17 @@ def design_repeated(
 
 
 def anchored(
-    design: Float[np.ndarray, "H P"],
-    anchors: Mapping[str, Anchor],
-    items: tuple[str, ...],
-    max_score: Int[np.ndarray, " I"],
-) -> tuple[Float[np.ndarray, "H Q"], Float[np.ndarray, " H"]]:
-    """Return the free columns of an identity design and the offset that holds the anchors.
+    anchors: Mapping[str, Anchor], items: tuple[str, ...], max_score: Int[np.ndarray, " I"]
+) -> Linear:
+    """Return the partial credit design with some items' thresholds held.
 
     Raises
     ------
     DataError
         If an anchor names no item, or its thresholds are not as many as the item's.
     """
-    offset, free = np.zeros(len(design)), np.ones(len(design), dtype=bool)
+    size = int(max_score.sum())
+    offset, free = np.zeros(size), np.ones(size, dtype=bool)
     start = np.concatenate([[0], np.cumsum(max_score)])
     for label, value in anchors.items():
         if label not in items:
@@ -80,7 +150,8 @@ def anchored(
             raise DataError(f"anchor {label!r} is {value}; give {max_score[i]} finite thresholds")
         offset[start[i] : start[i + 1]] = fixed
         free[start[i] : start[i + 1]] = False
-    return design[:, free], offset
+    null = np.zeros(int(free.sum())) if anchors else np.ones(size)
+    return Linear(matrix=None, free=free, offset=offset, null=null)
 
 
 def null_direction(design: Float[np.ndarray, "H P"]) -> Float[np.ndarray, " P"]:

@@ -45,19 +45,25 @@ def check_existence(data: Responses, groups: list[Pattern]) -> None:
 
 
 def _check_categories(data: Responses, scores: Int[np.ndarray, "n I"]) -> None:
-    for i, top in enumerate(data.max_score):
-        seen = np.bincount(scores[scores[:, i] >= 0, i], minlength=int(top) + 1)
-        missing = np.flatnonzero(seen == 0)
-        if len(missing):
-            raise ExistenceError(
-                f"item {data.items[i]}: no informative person scores {missing.tolist()}; its "
-                "estimates are infinite: drop the item or merge categories"
-            )
+    seen = np.array([(scores == h).any(axis=0) for h in range(int(data.max_score.max()) + 1)])
+    lacking = ~seen & (np.arange(len(seen))[:, None] <= data.max_score)
+    if lacking.any():
+        i = int(np.argmax(lacking.any(axis=0)))
+        raise ExistenceError(
+            f"item {data.items[i]}: no informative person scores "
+            f"{np.flatnonzero(lacking[:, i]).tolist()}; its estimates are infinite: drop the item "
+            "or merge categories"
+        )
 
 
 def _components(scores: Int[np.ndarray, "n I"]) -> tuple[int, Int[np.ndarray, " I"]]:
-    solved = (scores == 1).astype(np.float32)
-    failed = (scores == 0).astype(np.float32)
-    edges: Bool[np.ndarray, "I I"] = solved.T @ failed > 0
-    parts, label = connected_components(csr_array(edges), directed=True, connection="strong")
-    return int(parts), label
+    """Return the strong components; rows are added only until all items are connected."""
+    edges: Bool[np.ndarray, "I I"] = np.zeros((scores.shape[1],) * 2, dtype=bool)
+    first, last = 0, 256
+    while True:
+        part = scores[first:last]
+        edges |= (part == 1).astype(np.float32).T @ (part == 0).astype(np.float32) > 0
+        parts, label = connected_components(csr_array(edges), directed=True, connection="strong")
+        if parts == 1 or last >= len(scores):
+            return int(parts), label
+        first, last = last, 4 * last

@@ -8,11 +8,13 @@
 - both leave out persons with extreme scores, whose residuals are 0
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import csr_array
 from scipy.special import ndtr
 
 from meristem_rasch._calibration import Calibration
@@ -23,6 +25,7 @@ from meristem_rasch._persons import score_persons
 from meristem_rasch._responses import Responses
 
 Residuals = Literal["conditional", "person"]
+ROWS = 4096  # persons whose cells are held at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,6 +52,18 @@ class Moments:
     used: Bool[np.ndarray, "N I"]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Part:
+    """Persons whose cells take their moments from the same table, one row per score or measure."""
+
+    rows: Int[np.ndarray, " n"]
+    items: Int[np.ndarray, " i"]
+    line: Int[np.ndarray, " n"]  # row of the tables for each person
+    mean: Float[np.ndarray, "S i"]
+    variance: Float[np.ndarray, "S i"]
+    fourth: Float[np.ndarray, "S i"]
+
+
 def item_fit(
     cal: Calibration, data: Responses, *, residuals: Residuals = "conditional"
 ) -> FitTable:
@@ -59,16 +74,20 @@ def item_fit(
     ValueError
         If conditional residuals are asked of a model without a sufficient raw score.
     """
-    m = residual_moments(cal, data, residuals=residuals)
-    return _table(data.items, m, data.weight[:, None], axis=0)
+    sums = np.zeros((6, len(data.items)))
+    for part in _parts(cal, data, residuals):
+        sums[:, part.items] += _item_sums(part, data)
+    return _table(data.items, sums)
 
 
 def person_fit(
     cal: Calibration, data: Responses, *, residuals: Residuals = "conditional"
 ) -> FitTable:
     """Return infit and outfit of every person; NaN for extreme raw scores."""
-    m = residual_moments(cal, data, residuals=residuals)
-    return _table(data.persons, m, np.ones((1, len(data.items))), axis=1)
+    sums = np.zeros((6, len(data.persons)))
+    for part in _parts(cal, data, residuals):
+        sums[:, part.rows] = _person_sums(part, data)
+    return _table(data.persons, sums)
 
 
 def q3(cal: Calibration, data: Responses) -> Float[np.ndarray, "I I"]:
@@ -87,37 +106,90 @@ def q3(cal: Calibration, data: Responses) -> Float[np.ndarray, "I I"]:
 
 def residual_moments(cal: Calibration, data: Responses, *, residuals: Residuals) -> Moments:
     """Return residual, variance and fourth moment of every cell, 0 where unused."""
-    if residuals == "person":
-        return _at_measures(cal, data)
-    if cal.model in ("2pl", "3pl", "gpcm", "grm"):
-        raise ValueError(f"{cal.model!r} has no conditional residuals; use residuals='person'")
     out = [np.zeros(data.scores.shape) for _ in range(3)]
     used = np.zeros(data.scores.shape, dtype=bool)
+    for part in _parts(cal, data, residuals):
+        cells = np.ix_(part.rows, part.items)
+        x = data.scores[cells]
+        used[cells] = x >= 0
+        tables = (part.mean, part.variance, part.fourth)
+        for target, value in zip(out, tables, strict=True):
+            target[cells] = np.where(x >= 0, value[part.line], 0.0)
+        out[0][cells] = np.where(x >= 0, x - out[0][cells], 0.0)
+    return Moments(residual=out[0], variance=out[1], fourth=out[2], used=used)
+
+
+def _parts(cal: Calibration, data: Responses, residuals: Residuals) -> Iterator[Part]:
+    """Yield at most `ROWS` persons with their tables; extreme persons are left out."""
+    if residuals == "person":
+        yield from _at_measures(cal, data)
+        return
+    if cal.model in ("2pl", "3pl", "gpcm", "grm"):
+        raise ValueError(f"{cal.model!r} has no conditional residuals; use residuals='person'")
     logw = padded(cal.threshold, cal.max_score)
     for group in patterns(data):
         tables = [_moments(conditional(b)) for b in blocks(logw[group.items], group.scores)]
         mean, variance, fourth = (np.concatenate(t) for t in zip(*tables, strict=True))
-        row = np.searchsorted(group.scores, group.raw)
-        cells = np.ix_(group.rows, group.items)
-        used[cells] = True
-        for target, value in zip(out, (mean, variance, fourth), strict=True):
-            target[cells] = value[row]
-    out[0] = np.where(used, data.scores - out[0], 0.0)
-    return Moments(residual=out[0], variance=out[1], fourth=out[2], used=used)
+        line = np.searchsorted(group.scores, group.raw)
+        for at in range(0, len(line), ROWS):
+            yield Part(
+                rows=group.rows[at : at + ROWS],
+                items=group.items,
+                line=line[at : at + ROWS],
+                mean=mean,
+                variance=variance,
+                fourth=fourth,
+            )
 
 
-def _at_measures(cal: Calibration, data: Responses) -> Moments:
+def _at_measures(cal: Calibration, data: Responses) -> Iterator[Part]:
     theta = score_persons(cal, data, method="mle").theta
     rows = np.flatnonzero(np.isfinite(theta) & (data.weight > 0))
-    values, where = np.unique(theta[rows], return_inverse=True)
-    mean, variance, fourth = _moments(curves(cal, values)[0])
-    out = [np.zeros(data.scores.shape) for _ in range(3)]
-    used = np.zeros(data.scores.shape, dtype=bool)
-    used[rows] = data.mask[rows]
-    for target, value in zip(out, (mean, variance, fourth), strict=True):
-        target[rows] = np.where(used[rows], value[where], 0.0)
-    out[0] = np.where(used, data.scores - out[0], 0.0)
-    return Moments(residual=out[0], variance=out[1], fourth=out[2], used=used)
+    rows = rows[np.argsort(theta[rows], kind="stable")]
+    for at in range(0, len(rows), ROWS):
+        part = rows[at : at + ROWS]
+        values, line = np.unique(theta[part], return_inverse=True)
+        mean, variance, fourth = _moments(curves(cal, values)[0])
+        items = np.arange(len(data.items))
+        yield Part(rows=part, items=items, line=line, mean=mean, variance=variance, fourth=fourth)
+
+
+def _item_sums(part: Part, data: Responses) -> Float[np.ndarray, "6 i"]:
+    """Sum over persons by counting scores in each row of the tables: O(N I) additions."""
+    scores = data.scores[np.ix_(part.rows, part.items)]
+    shape = (len(part.mean), len(part.rows))
+    columns = np.arange(len(part.rows))
+    collect = csr_array((data.weight[part.rows], (part.line, columns)), shape=shape)
+    n, squares = np.zeros(part.mean.shape), np.zeros(part.mean.shape)
+    for h in range(int(data.max_score[part.items].max()) + 1):
+        count = collect @ (scores == h).astype(float)
+        n += count
+        squares += count * (h - part.mean) ** 2
+    return np.array([column.sum(axis=0) for column in _terms(n, squares, part)])
+
+
+def _person_sums(part: Part, data: Responses) -> Float[np.ndarray, "6 n"]:
+    scores = data.scores[np.ix_(part.rows, part.items)]
+    seen = (scores >= 0).astype(float)
+    squares = seen * (scores - part.mean[part.line]) ** 2
+    every = Part(
+        rows=part.rows,
+        items=part.items,
+        line=part.line,
+        mean=part.mean[part.line],
+        variance=part.variance[part.line],
+        fourth=part.fourth[part.line],
+    )
+    return np.array([column.sum(axis=1) for column in _terms(seen, squares, every)])
+
+
+def _terms(
+    n: Float[np.ndarray, "a b"], squares: Float[np.ndarray, "a b"], part: Part
+) -> tuple[Float[np.ndarray, "a b"], ...]:
+    """Return n, n V, R, R / V, n C / V^2 and n (C - V^2), R the squared residuals."""
+    v, c = part.variance, part.fourth
+    safe = np.where(v > 0, v, 1.0)
+    return n, n * v, squares, squares / safe, n * c / safe**2, n * (c - v**2)
 
 
 def _moments(
@@ -129,17 +201,12 @@ def _moments(
     return mean, (p * away**2).sum(axis=2), (p * away**4).sum(axis=2)
 
 
-def _table(
-    labels: tuple[str, ...], m: Moments, weight: Float[np.ndarray, "a b"], *, axis: int
-) -> FitTable:
+def _table(labels: tuple[str, ...], sums: Float[np.ndarray, "6 n"]) -> FitTable:
+    n, variance, squares, standardised, kurtosis, spread = sums
     with np.errstate(invalid="ignore", divide="ignore"):
-        w = m.used * weight
-        v = np.where(m.used & (m.variance > 0), m.variance, 1.0)
-        n, total = w.sum(axis=axis), (w * m.variance).sum(axis=axis)
-        outfit = (w * m.residual**2 / v).sum(axis=axis) / n
-        infit = (w * m.residual**2).sum(axis=axis) / total
-        q_out = np.sqrt((w * m.fourth / v**2).sum(axis=axis) / n**2 - 1 / n)
-        q_in = np.sqrt((w * (m.fourth - m.variance**2)).sum(axis=axis)) / total
+        outfit, infit = standardised / n, squares / variance
+        q_out = np.sqrt(kurtosis / n**2 - 1 / n)
+        q_in = np.sqrt(spread) / variance
         out_t: Float[np.ndarray, " n"] = (np.cbrt(outfit) - 1) * 3 / q_out + q_out / 3
         in_t: Float[np.ndarray, " n"] = (np.cbrt(infit) - 1) * 3 / q_in + q_in / 3
     return FitTable(

@@ -21,6 +21,8 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import logsumexp
 
+from meristem_rasch._products import leave_one_out
+
 SMALLEST = 1e-250  # f below this is too near the subnormal range for n_r / f(r)
 
 Weights = Float[np.ndarray, "I K"]
@@ -116,71 +118,17 @@ def expected_counts(
     return out
 
 
-def second_moments(
-    block: Block, rest: Sequence[Float[np.ndarray, "..."]]
-) -> Float[np.ndarray, "H H"]:
-    """Return sum_r n_r P(x_i = h, x_j = l | r) over categories h, l >= 1, items in order.
-
-    Prefixes in which x_i = h is fixed are carried through one sweep over the items.
-    """
-    tops = np.array(
-        [len(b) - len(a) for a, b in zip(block.forward, block.forward[1:], strict=False)]
-    )
-    start = np.concatenate([[0], np.cumsum(tops)])
-    size = int(start[-1])
-    moments, fixed = np.zeros((size, size)), np.zeros((size, size + 1))
-    for j, top in enumerate(tops):
-        n, before = int(start[j]), block.forward[j]
-        length = len(before)
-        carried = fixed[:n, :length]
-        for h in range(1, top + 1):
-            w = block.w[j, h]
-            column = w * (carried @ rest[j + 1][h : h + length])
-            moments[:n, n + h - 1] = column
-            moments[n + h - 1, :n] = column
-            moments[n + h - 1, n + h - 1] = w * float(before @ rest[j + 1][h : h + length])
-            fixed[n + h - 1, h : h + length] = w * before
-        if n:
-            moved = np.zeros((n, length + top))
-            for h in range(top + 1):
-                moved[:, h : h + length] += block.w[j, h] * carried
-            fixed[:n, : length + top] = moved
-    return moments
-
-
 def conditional(block: Block) -> Float[np.ndarray, "S I K"]:
     """Return P(x_i = h | r) of the block's scores."""
     tops = [len(b) - len(a) for a, b in zip(block.forward, block.forward[1:], strict=False)]
     rows = [block.w[i, : top + 1] for i, top in enumerate(tops)]
     out = np.zeros((len(block.scores), *block.w.shape))
-    for i, others in _leave_one_out(rows):
+    for i, others in leave_one_out(rows):
         for h in range(tops[i] + 1):
             at = block.scores - h
             inside = (at >= 0) & (at < len(others))
             out[inside, i, h] = rows[i][h] * others[at[inside]]
     return out / block.pmf[:, None, None]
-
-
-def _leave_one_out(
-    rows: list[Float[np.ndarray, "..."]],
-) -> Iterator[tuple[int, Float[np.ndarray, "..."]]]:
-    levels = [rows]  # products over aligned runs of 1, 2, 4, ... items
-    while len(levels[-1]) > 1:
-        low = levels[-1]
-        pairs = [np.convolve(a, b) for a, b in zip(low[::2], low[1::2], strict=False)]
-        levels.append(pairs + low[len(pairs) * 2 :])
-    todo = [(len(levels) - 1, 0, np.ones(1))]
-    while todo:
-        level, node, outside = todo.pop()
-        if level == 0:
-            yield node, outside
-            continue
-        below, left = levels[level - 1], 2 * node
-        if left + 1 == len(below):
-            todo.append((level - 1, left, outside))
-            continue
-        todo.append((level - 1, left, np.convolve(outside, below[left + 1])))
-        todo.append((level - 1, left + 1, np.convolve(outside, below[left])))
 
 
 def log_esf(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from meristem_rasch._responses import Responses
 
@@ -27,27 +27,41 @@ def patterns(data: Responses) -> list[Pattern]:
     rows = np.flatnonzero(informative)
     if not len(rows):
         return []
-    packed = np.packbits(data.mask[rows], axis=1)
-    _, group = np.unique(packed, axis=0, return_inverse=True)
-    order = np.argsort(group.ravel(), kind="stable")
-    edges = np.flatnonzero(np.diff(group.ravel()[order])) + 1
+    mask = data.mask
+    if mask.all():
+        return [_pattern(data, raw, rows)]
+    _, group = distinct_rows(np.packbits(mask[rows], axis=1))
+    order = np.argsort(group, kind="stable")
+    edges = np.flatnonzero(np.diff(group[order])) + 1
     return [_pattern(data, raw, rows[part]) for part in np.split(order, edges)]
 
 
 def _pattern(data: Responses, raw: Int[np.ndarray, " N"], rows: Int[np.ndarray, " n"]) -> Pattern:
-    items = np.flatnonzero(data.mask[rows[0]])
+    answered = data.scores[rows[0]] >= 0
+    items = np.flatnonzero(answered)
     scores, where = np.unique(raw[rows], return_inverse=True)
     return Pattern(
         rows=rows,
         items=items,
-        thresholds=np.flatnonzero(np.repeat(data.mask[rows[0]], data.max_score)),
+        thresholds=np.flatnonzero(np.repeat(answered, data.max_score)),
         raw=raw[rows],
         scores=scores,
         counts=np.bincount(where, weights=data.weight[rows]),
     )
 
 
+def distinct_rows(
+    table: Shaped[np.ndarray, "N I"],
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " N"]]:
+    """Return the first row of each kind, and each row's kind, by comparing rows as bytes."""
+    rows = np.ascontiguousarray(table)
+    keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
+    first, kind = np.unique(keys, return_index=True, return_inverse=True)[1:]
+    return first, kind.ravel()
+
+
 def extreme_persons(data: Responses) -> tuple[str, ...]:
     """Return the labels of persons with the lowest or highest score possible, or no answer."""
-    extreme = (data.raw == 0) | (data.raw == data.possible)
+    raw = data.raw
+    extreme = (raw == 0) | (raw == data.possible)
     return tuple(data.persons[row] for row in np.flatnonzero(extreme))

@@ -12,10 +12,12 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.special import expit
 
 from meristem_rasch._calibration import Calibration
 from meristem_rasch._curves import curves
 from meristem_rasch._errors import DataError
+from meristem_rasch._patterns import distinct_rows
 from meristem_rasch._responses import Responses
 
 Method = Literal["wle", "mle", "map", "eap"]
@@ -47,8 +49,8 @@ def score_persons(
     data: Responses,
     *,
     method: Method = "wle",
-    mean: float = 0.0,
-    sd: float = 1.0,
+    mean: float | None = None,
+    sd: float | None = None,
     n_nodes: int = 161,
 ) -> PersonScores:
     """Return the measures of the persons of `data` on the scale of `cal`.
@@ -58,7 +60,8 @@ def score_persons(
     method
         "wle", "mle", "map" or "eap".
     mean, sd
-        The normal prior of "map" and "eap", used where the calibration has no latent distribution.
+        The normal prior of "map" and "eap"; default the calibration's latent distribution, or the
+        standard normal where it has none.
     n_nodes
         Nodes of "eap", equally spaced within 6 sd of the mean.
 
@@ -68,8 +71,7 @@ def score_persons(
         If the items or their largest scores differ from the calibration's.
     """
     _check_items(cal, data)
-    if np.isfinite(cal.latent_sd):
-        mean, sd = cal.latent_mean, cal.latent_sd
+    mean, sd = _prior(cal, method, mean, sd)
     keys, where = _distinct(cal, data)
     if method == "eap":
         theta, se = _eap(cal, keys, mean, sd, n_nodes)
@@ -89,6 +91,19 @@ def score_persons(
         extreme=extreme,
         method=method,
         reliability=_reliability(theta, se, data.weight, method),
+    )
+
+
+def _prior(
+    cal: Calibration, method: str, mean: float | None, sd: float | None
+) -> tuple[float, float]:
+    if method in ("map", "eap") and len(cal.latent) > 1 and (mean is None or sd is None):
+        names = [group.label for group in cal.latent]
+        raise DataError(f"groups {names} have different priors; score each with its mean and sd")
+    known = np.isfinite(cal.latent_sd)
+    return (
+        (cal.latent_mean if known else 0.0) if mean is None else mean,
+        (cal.latent_sd if known else 1.0) if sd is None else sd,
     )
 
 
@@ -129,12 +144,16 @@ def _distinct(
 ) -> tuple[Int[np.ndarray, "n I"], Int[np.ndarray, " N"]]:
     """Return one row per distinct estimation problem, and each person's row in them."""
     if cal.model in ("2pl", "3pl", "gpcm", "grm"):
-        rows, where = np.unique(data.scores, axis=0, return_inverse=True)
-        return rows, where.ravel()
+        first, where = distinct_rows(data.scores)
+        return data.scores[first], where
     # under the Rasch family the answered items and the raw score are sufficient
-    keys = np.column_stack([np.packbits(data.mask, axis=1), data.raw])
-    _, first, where = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    return data.scores[first], where.ravel()
+    mask, raw = data.mask, data.raw
+    if mask.all():
+        _, first, where = np.unique(raw, return_index=True, return_inverse=True)
+        return data.scores[first], where
+    score = np.ascontiguousarray(raw[:, None]).view(np.uint8)
+    first, where = distinct_rows(np.hstack([np.packbits(mask, axis=1), score]))
+    return data.scores[first], where
 
 
 def _roots(
@@ -152,7 +171,9 @@ def _roots_of(
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     low = np.full(len(rows), float(cal.threshold.min()) - BOUND)
     high = np.full(len(rows), float(cal.threshold.max()) + BOUND)
-    theta = np.full(len(rows), float(cal.threshold.mean()))
+    raw = np.maximum(rows, 0).sum(axis=1) + 0.3
+    possible = np.where(rows >= 0, cal.max_score, 0).sum(axis=1) + 0.6
+    theta = np.log(raw / (possible - raw)) + float(cal.threshold.mean())
     if method == "mle":
         theta = _infinite(cal, rows, theta)
         finite = np.isfinite(theta)
@@ -191,24 +212,78 @@ def _equation(
     mean: float,
     sd: float,
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    p, first, second = curves(cal, theta)
-    safe = np.where(p > 0, p, 1.0)
-    mask = rows >= 0
-    at = np.where(mask, rows, 0)[:, :, None]
-    ratio = np.take_along_axis(first / safe, at, axis=2)[:, :, 0]
-    score = (ratio * mask).sum(axis=1)
-    info = ((first**2 / safe).sum(axis=2) * mask).sum(axis=1)
+    """Return the left side of the estimating equation and the (Fisher) information."""
+    score, info, third = _derivatives(cal, rows, theta)
     if method == "map":
         return score - (theta - mean) / sd**2, info + sd**-2
     if method == "wle":
-        third = ((first * second / safe).sum(axis=2) * mask).sum(axis=1)
         score = score + third / (2 * np.maximum(info, 1e-300))
     return score, info
 
 
-def _eap(
+def _derivatives(
+    cal: Calibration, rows: Int[np.ndarray, "n I"], theta: Float[np.ndarray, " n"]
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Return d log L / d theta, the information and J = sum P' P'' / P."""
+    mask = rows >= 0
+    if not (cal.slope != 1).any() and not cal.guess.any() and (cal.max_score == 1).all():
+        p = expit(theta[:, None] - cal.threshold)
+        v = p * (1 - p) * mask
+        score = np.maximum(rows, 0).sum(axis=1) - (p * mask).sum(axis=1)
+        return score, v.sum(axis=1), (v * (1 - 2 * p)).sum(axis=1)
+    p, first, second = curves(cal, theta)
+    safe = np.where(p > 0, p, 1.0)
+    at = np.where(mask, rows, 0)[:, :, None].astype(np.int64)
+    ratio = np.take_along_axis(first / safe, at, axis=2)[:, :, 0]
+    info = ((first**2 / safe).sum(axis=2) * mask).sum(axis=1)
+    third = ((first * second / safe).sum(axis=2) * mask).sum(axis=1)
+    return (ratio * mask).sum(axis=1), info, third
+
+
+def plausible_values(
+    cal: Calibration,
+    data: Responses,
+    draws: int,
+    *,
+    rng: np.random.Generator,
+    mean: float | None = None,
+    sd: float | None = None,
+    n_nodes: int = 161,
+) -> Float[np.ndarray, "N D"]:
+    """Return draws from each person's posterior: inverse cdf, linear between the nodes.
+
+    Parameters
+    ----------
+    draws
+        Plausible values a person, at least 1.
+    mean, sd
+        As in `score_persons`.
+
+    Raises
+    ------
+    DataError
+        If the items differ from the calibration's, or `draws` is below 1.
+    """
+    _check_items(cal, data)
+    if draws < 1:
+        raise DataError(f"draws is {draws}; give at least 1")
+    mean, sd = _prior(cal, "eap", mean, sd)
+    keys, where = _distinct(cal, data)
+    nodes, post = _posterior(cal, keys, mean, sd, n_nodes)
+    # a node's mass lies evenly within half a spacing of it
+    edges = nodes[0] + (nodes[1] - nodes[0]) * (np.arange(n_nodes + 1) - 0.5)
+    cdf = np.column_stack([np.zeros(len(post)), np.cumsum(post, axis=1)])
+    u = rng.random((len(where), draws))
+    out = np.empty_like(u)
+    for kind in range(len(keys)):
+        persons = where == kind
+        out[persons] = np.interp(u[persons], cdf[kind], edges)
+    return out
+
+
+def _posterior(
     cal: Calibration, rows: Int[np.ndarray, "n I"], mean: float, sd: float, n_nodes: int
-) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+) -> tuple[Float[np.ndarray, " Q"], Float[np.ndarray, "n Q"]]:
     z = np.linspace(-6, 6, n_nodes)
     nodes = mean + sd * z
     p, _, _ = curves(cal, nodes)
@@ -217,7 +292,13 @@ def _eap(
     for h in range(log_p.shape[2]):
         log_post += (rows == h) @ log_p[:, :, h].T
     post = np.exp(log_post - log_post.max(axis=1, keepdims=True))
-    post /= post.sum(axis=1, keepdims=True)
+    return nodes, post / post.sum(axis=1, keepdims=True)
+
+
+def _eap(
+    cal: Calibration, rows: Int[np.ndarray, "n I"], mean: float, sd: float, n_nodes: int
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    nodes, post = _posterior(cal, rows, mean, sd, n_nodes)
     theta = post @ nodes
     return theta, np.sqrt(np.einsum("nq,nq->n", post, (nodes - theta[:, None]) ** 2))
 

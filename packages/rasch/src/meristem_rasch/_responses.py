@@ -1,6 +1,7 @@
 """Persons x items: observed scores, labels, largest scores, weights.
 
-- a score is an integer from 0 to the item's largest score; -1 marks a missing answer
+- a score is an integer from 0 to the item's largest score; -1 marks a missing answer; a cell takes
+  one byte where the scores fit
 - weights multiply a person's contribution: 2 is the same as the row twice, 0 as no row
 """
 
@@ -9,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num, Shaped
 from numpy.typing import ArrayLike
 
 from meristem_rasch._errors import DataError
+
+Labels = Sequence[object] | Shaped[np.ndarray, " n"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -30,8 +33,8 @@ class Responses:
         cls,
         table: ArrayLike,
         *,
-        persons: Sequence[object] | None = None,
-        items: Sequence[object] | None = None,
+        persons: Labels | None = None,
+        items: Labels | None = None,
         max_score: Sequence[int] | Int[np.ndarray, " I"] | None = None,
         weight: ArrayLike | None = None,
     ) -> "Responses":
@@ -59,13 +62,13 @@ class Responses:
         >>> Responses.from_wide([[0, 1], [1, float("nan")]]).raw
         array([1, 1])
         """
-        raw = np.asarray(table, dtype=float)
+        raw = _numbers(table)
         if raw.ndim != 2 or 0 in raw.shape:
             raise DataError(f"the table has shape {raw.shape}; give persons x items, both >= 1")
         names = _labels(items, raw.shape[1], "I", "items")
         people = _labels(persons, raw.shape[0], "", "persons")
         _check_scores(raw, people, names)
-        scores = np.where(np.isnan(raw), -1, raw).astype(np.int32)
+        scores = _smallest(raw)
         largest = _largest(scores, max_score, people, names)
         weights = np.ones(len(raw)) if weight is None else np.asarray(weight, dtype=float)
         _check_weight(weights, people)
@@ -74,8 +77,8 @@ class Responses:
     @classmethod
     def from_long(
         cls,
-        person: Sequence[object],
-        item: Sequence[object],
+        person: Labels,
+        item: Labels,
         score: ArrayLike,
         *,
         max_score: Sequence[int] | None = None,
@@ -91,30 +94,28 @@ class Responses:
         --------
         >>> Responses.from_long(["a", "b", "a"], ["x", "x", "y"], [1, 0, 2]).scores
         array([[ 1,  2],
-               [ 0, -1]], dtype=int32)
+               [ 0, -1]], dtype=int8)
         """
-        values = np.asarray(score, dtype=float)
+        values = _numbers(score)
         if not len(person) == len(item) == len(values):
             raise DataError(
                 f"{len(person)} persons, {len(item)} items and {len(values)} scores; "
                 "give columns of one length"
             )
-        people = {label: row for row, label in enumerate(dict.fromkeys(map(str, person)))}
-        names = {label: column for column, label in enumerate(dict.fromkeys(map(str, item)))}
-        rows = np.array([people[str(label)] for label in person])
-        columns = np.array([names[str(label)] for label in item])
-        _, first, count = np.unique(
-            rows * len(names) + columns, return_index=True, return_counts=True
-        )
-        if (count > 1).any():
-            at = first[np.argmax(count > 1)]
-            raise DataError(
-                f"person {person[at]!s} answers item {item[at]!s} more than once; "
-                "keep one answer or give the occasions different item labels"
-            )
-        table = np.full((len(people), len(names)), np.nan)
-        table[rows, columns] = values
-        return cls.from_wide(table, persons=list(people), items=list(names), max_score=max_score)
+        people, rows = codes(person)
+        names, columns = codes(item)
+        _check_pairs(rows * len(names) + columns, person, item)
+        answered = np.isfinite(values) if values.dtype.kind == "f" else np.ones(len(values), bool)
+        bad = ~(answered | np.isnan(values)) | (values < 0) | (values != np.floor(values))
+        if bad.any():
+            at = int(np.argmax(bad))
+            raise DataError(_bad_score(str(person[at]), str(item[at]), float(values[at])))
+        top = int(values[answered].max(initial=0))
+        table = np.full((len(people), len(names)), -1, dtype=_dtype(top))
+        table[rows[answered], columns[answered]] = values[answered]
+        largest = _largest(table, max_score, people, names)
+        weights = np.ones(len(people))
+        return cls(scores=table, persons=people, items=names, max_score=largest, weight=weights)
 
     @property
     def mask(self) -> Bool[np.ndarray, "N I"]:
@@ -124,12 +125,16 @@ class Responses:
     @property
     def raw(self) -> Int[np.ndarray, " N"]:
         """Sum of each person's observed scores."""
-        return np.where(self.mask, self.scores, 0).sum(axis=1)
+        return np.maximum(self.scores, 0).sum(axis=1, dtype=np.int64)
 
     @property
     def possible(self) -> Int[np.ndarray, " N"]:
         """Largest raw score each person could reach on the answered items."""
-        return self.mask.astype(np.int64) @ self.max_score.astype(np.int64)
+        mask, out = self.mask, np.zeros(len(self.persons), dtype=np.int64)
+        for top in np.unique(self.max_score):
+            same = self.max_score == top
+            out += top * (mask if same.all() else mask[:, same]).sum(axis=1)
+        return out
 
     def select(self, persons: Any = None, items: Any = None) -> "Responses":
         """Return the responses of some persons and items (indices or boolean masks)."""
@@ -157,7 +162,7 @@ class Responses:
         if (self.weight != 1).any():
             raise DataError("weighted persons have no dual; expand or drop the weights")
         return Responses(
-            scores=np.where(self.mask, 1 - self.scores, -1).T.astype(np.int32),
+            scores=np.where(self.mask, 1 - self.scores, -1).T.astype(np.int8),
             persons=self.items,
             items=self.persons,
             max_score=np.ones(len(self.persons), dtype=np.int64),
@@ -165,7 +170,7 @@ class Responses:
         )
 
 
-def _labels(given: Sequence[object] | None, n: int, prefix: str, kind: str) -> tuple[str, ...]:
+def _labels(given: Labels | None, n: int, prefix: str, kind: str) -> tuple[str, ...]:
     labels = (
         tuple(f"{prefix}{k + 1}" for k in range(n)) if given is None else tuple(map(str, given))
     )
@@ -177,16 +182,71 @@ def _labels(given: Sequence[object] | None, n: int, prefix: str, kind: str) -> t
     return labels
 
 
-def _check_scores(
-    raw: Float[np.ndarray, "N I"], people: tuple[str, ...], names: tuple[str, ...]
-) -> None:
-    bad = ~np.isnan(raw) & (~np.isfinite(raw) | (raw < 0) | (raw != np.floor(raw)))
-    if bad.any():
-        row, column = np.argwhere(bad)[0]
+def codes(labels: Labels) -> tuple[tuple[str, ...], Int[np.ndarray, " n"]]:
+    """Return the distinct labels as text, in order of appearance, and each one's number."""
+    values = np.asarray(labels)
+    if values.ndim != 1 or values.dtype.kind not in "iubfUS":
+        values = np.array([str(label) for label in labels])
+    distinct, first, code = np.unique(values, return_index=True, return_inverse=True)
+    order = np.argsort(first, kind="stable")
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return tuple(str(label) for label in distinct[order]), rank[code.ravel()]
+
+
+def _numbers(values: ArrayLike) -> Num[np.ndarray, "..."]:
+    table = np.asarray(values)
+    if table.dtype == bool:
+        return table.astype(np.int8)
+    return table if table.dtype.kind in "iu" else np.asarray(table, dtype=float)
+
+
+def _dtype(top: int) -> type[np.signedinteger[Any]]:
+    return np.int8 if top < 128 else np.int16 if top < 32768 else np.int32
+
+
+def _smallest(raw: Num[np.ndarray, "N I"]) -> Int[np.ndarray, "N I"]:
+    """Return the scores in the smallest integer type, missing ones as -1."""
+    dtype = _dtype(int(np.nanmax(raw)) if not np.isnan(raw).all() else 0)
+    if raw.dtype.kind != "f":
+        return raw.astype(dtype)
+    out = np.empty(raw.shape, dtype=dtype)
+    for at in range(0, len(raw), 4096):  # no second float copy of a large table
+        part = raw[at : at + 4096]
+        out[at : at + 4096] = np.where(np.isnan(part), -1, part)
+    return out
+
+
+def _bad_score(person: str, item: str, score: float) -> str:
+    return (
+        f"person {person}, item {item}: score {score} is not a non-negative integer; recode it, "
+        "or mark a missing answer as NaN"
+    )
+
+
+def _check_pairs(pair: Int[np.ndarray, " n"], person: Labels, item: Labels) -> None:
+    order = np.argsort(pair, kind="stable")
+    twice = np.flatnonzero(pair[order][1:] == pair[order][:-1])
+    if len(twice):
+        at = int(order[twice].min())
         raise DataError(
-            f"person {people[row]}, item {names[column]}: score {raw[row, column]} is not a "
-            "non-negative integer; recode it, or mark a missing answer as NaN"
+            f"person {person[at]!s} answers item {item[at]!s} more than once; "
+            "keep one answer or give the occasions different item labels"
         )
+
+
+def _check_scores(
+    raw: Num[np.ndarray, "N I"], people: tuple[str, ...], names: tuple[str, ...]
+) -> None:
+    for at in range(0, len(raw), 4096):
+        part = raw[at : at + 4096]
+        bad = part < 0
+        if raw.dtype.kind == "f":
+            bad |= ~np.isnan(part) & (~np.isfinite(part) | (part != np.floor(part)))
+        if bad.any():
+            row, column = np.argwhere(bad)[0]
+            label = people[at + row]
+            raise DataError(_bad_score(label, names[column], float(part[row, column])))
 
 
 def _largest(

@@ -22,6 +22,7 @@ from meristem_testtime._algorithms import (
     rebase_widths,
 )
 from meristem_testtime._at_k import AtK, at_k
+from meristem_testtime._batching import Guide
 from meristem_testtime._confidence import (
     WindowConfidence,
     early_stop_threshold,
@@ -37,26 +38,45 @@ from meristem_testtime._counting import (
     pass_at_k,
     pass_hat_k,
 )
-from meristem_testtime._engine import Completion, Engine, Request
+from meristem_testtime._curve import Curve, curve
+from meristem_testtime._engine import (
+    Capability,
+    Completion,
+    Engine,
+    EngineError,
+    Request,
+    UnsupportedError,
+)
+from meristem_testtime._errors import (
+    FirstError,
+    first_error,
+    omega_priority,
+    omega_prm,
+)
 from meristem_testtime._estimates import CoverageLaw, MeanInterval, fit_coverage, interval
 from meristem_testtime._fake import FakeEngine
-from meristem_testtime._guides import blend, confidence_guide, reward_guide
+from meristem_testtime._guides import blend, confidence_guide, reward_guide, self_evaluation_guide
 from meristem_testtime._lengths import (
     LengthByOutcome,
     LengthProfile,
+    MarkerTrend,
     length_by_outcome,
     length_profile,
+    marker_trend,
 )
 from meristem_testtime._majority import maj_at_k
 from meristem_testtime._mcts import mcts, puct, uct
+from meristem_testtime._nodes import Budget, Cost, Node, SearchResult, Step
 from meristem_testtime._particles import particles, resample
 from meristem_testtime._records import (
     SolutionRecord,
     StepLabel,
     StepPair,
+    TreeTarget,
     expert_iteration_records,
     process_labels,
     step_pairs,
+    tree_targets,
 )
 from meristem_testtime._replay import ReplayEngine
 from meristem_testtime._revisions import (
@@ -82,20 +102,9 @@ from meristem_testtime._rules import (
     weighted,
 )
 from meristem_testtime._samples import from_results, from_revisions, from_samples
-from meristem_testtime._search import (
-    Algorithm,
-    Budget,
-    BudgetExhausted,
-    Cost,
-    Guide,
-    Node,
-    SearchResult,
-    Step,
-    Task,
-    search,
-    search_sync,
-)
+from meristem_testtime._search import search, search_sync
 from meristem_testtime._sequential import force_budget, kept_text, revise
+from meristem_testtime._task import Algorithm, BudgetExhausted, Task
 from meristem_testtime._traces import Traces, count_markers, read_traces
 from meristem_testtime._vote import SmvExplanation, Vote, explain_smv, vote
 
@@ -106,15 +115,20 @@ __all__ = [
     "Budget",
     "BudgetComparison",
     "BudgetExhausted",
+    "Capability",
     "Chains",
     "Completion",
     "Cost",
     "CoverageLaw",
+    "Curve",
     "Engine",
+    "EngineError",
     "FakeEngine",
+    "FirstError",
     "Guide",
     "LengthByOutcome",
     "LengthProfile",
+    "MarkerTrend",
     "MeanInterval",
     "Node",
     "ReplayEngine",
@@ -130,6 +144,8 @@ __all__ = [
     "Stop",
     "Task",
     "Traces",
+    "TreeTarget",
+    "UnsupportedError",
     "Vote",
     "WindowConfidence",
     "adaptive",
@@ -147,6 +163,7 @@ __all__ = [
     "certain",
     "confidence_guide",
     "count_markers",
+    "curve",
     "dfs",
     "dirichlet",
     "dvts",
@@ -154,6 +171,7 @@ __all__ = [
     "equal_budget",
     "expert_iteration_records",
     "explain_smv",
+    "first_error",
     "fit_coverage",
     "force_budget",
     "from_results",
@@ -171,8 +189,11 @@ __all__ = [
     "longest_majority",
     "maj_at_k",
     "majority",
+    "marker_trend",
     "mcts",
     "mg_pass_at_k",
+    "omega_priority",
+    "omega_prm",
     "particles",
     "pass_at_k",
     "pass_hat_k",
@@ -188,6 +209,7 @@ __all__ = [
     "search",
     "search_sync",
     "self_certainty",
+    "self_evaluation_guide",
     "short_m",
     "shortest_majority",
     "sigmoid",
@@ -195,6 +217,7 @@ __all__ = [
     "step_pairs",
     "supermajority",
     "token_confidence",
+    "tree_targets",
     "uct",
     "vote",
     "weighted",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from meristem_testtime._search import Algorithm, Task
+from meristem_testtime._task import Algorithm, Task
 
 NODES = 200  # Gauss-Legendre nodes of the Dirichlet rule
 Stop = Callable[[Sequence[int], int], bool]

@@ -12,7 +12,8 @@ from itertools import count
 import numpy as np
 from jaxtyping import Float, Int
 
-from meristem_testtime._search import Algorithm, Node, Task
+from meristem_testtime._nodes import Node
+from meristem_testtime._task import Algorithm, Task
 
 
 def best_of_n(n: int) -> Algorithm:

@@ -9,6 +9,39 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 Finish = Literal["end", "stop", "length"]
+Capability = Literal["continue", "scores"]
+
+
+MENDS: dict[Capability, str] = {
+    "continue": "sample whole solutions (best_of_n, adaptive), or use an engine that takes token "
+    "ids: hf.HFEngine, vllm.VLLMEngine, http.OpenAIEngine",
+    "scores": "use hf.HFEngine, vllm.VLLMEngine or http.OpenAIEngine with vLLM behind it",
+}
+
+
+class EngineError(RuntimeError):
+    """An engine could not answer; the message names it, the cause and the mend."""
+
+
+class UnsupportedError(EngineError):
+    """An engine lacks a capability that was asked for.
+
+    Parameters
+    ----------
+    engine
+        Its identity.
+    capability
+        What it lacks.
+    mend
+        What to do instead.
+    """
+
+    def __init__(self, engine: str, capability: str, mend: str) -> None:
+        super().__init__(f"engine {engine} lacks the capability {capability!r}; {mend}")
+        self.engine, self.capability, self.mend = engine, capability, mend
+
+
+Pair = tuple[tuple[int, ...], tuple[int, ...]]  # token ids: a prompt, and what continues it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +89,7 @@ class Completion:
     ids
         New tokens, the end token included if it was drawn.
     logprobs
-        Of each new token in nats, under the model at temperature 1.
+        Of each new token in nats, under the model at temperature 1; empty if the engine has none.
     finish
         "end": the model ended; "stop": a stop string was met; "length": max_tokens were drawn.
     """
@@ -77,6 +110,9 @@ class Engine(Protocol):
     concurrent
         Whether `generate` may be called while another call runs; if not, a search gathers the
         requests of all questions into one call.
+    capabilities
+        "continue": a prompt may end in the middle of an answer, which every search over steps
+        needs; "scores": `logprobs` answers.
     """
 
     @property
@@ -84,6 +120,9 @@ class Engine(Protocol):
 
     @property
     def concurrent(self) -> bool: ...
+
+    @property
+    def capabilities(self) -> frozenset[Capability]: ...
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Return the token ids of `text`."""
@@ -96,3 +135,13 @@ class Engine(Protocol):
     async def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
         """Return the samples of each request, in order."""
         ...
+
+    async def logprobs(self, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
+        """Return, for each (prompt, continuation), the log-probability of each of its tokens."""
+        ...
+
+
+def need(engine: Engine, capability: Capability) -> None:
+    """Raise an error if `engine` lacks `capability`."""
+    if capability not in engine.capabilities:
+        raise UnsupportedError(engine.identity, capability, MENDS[capability])

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from meristem_core import stream
-from meristem_testtime._engine import Completion, Finish, Request
+from meristem_testtime._engine import Capability, Completion, Finish, Pair, Request
 
 Process = Callable[[tuple[int, ...]], Float[np.ndarray, " v"]]
 
@@ -38,6 +38,7 @@ class FakeEngine:
     """
 
     concurrent = False
+    capabilities: frozenset[Capability] = frozenset({"continue", "scores"})
 
     def __init__(self, process: Process, alphabet: str) -> None:
         if len(set(alphabet)) != len(alphabet) or len(alphabet) < 2:
@@ -70,6 +71,17 @@ class FakeEngine:
             [self._sample(request, request.seed + i) for i in range(request.n)]
             for request in requests
         ]
+
+    async def logprobs(self, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
+        """Return the exact log-probability of each token of each continuation; -inf at chance 0."""
+        with np.errstate(divide="ignore"):
+            return [
+                tuple(
+                    float(np.log(self._probabilities(prompt + continuation[:i])[token]))
+                    for i, token in enumerate(continuation)
+                )
+                for prompt, continuation in pairs
+            ]
 
     def outcomes(
         self, prompt: tuple[int, ...], max_tokens: int

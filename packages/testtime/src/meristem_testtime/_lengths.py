@@ -53,6 +53,68 @@ class LengthByOutcome:
     shorter: MeanInterval
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkerTrend:
+    """How a marker such as "wait" grows with length, within questions.
+
+    Attributes
+    ----------
+    slope
+        Markers per 1,000 tokens: one least-squares slope for all questions, each centred.
+    correlation
+        Mean over questions of the correlation between markers and tokens.
+    excess
+        Markers of right minus wrong samples beyond what their lengths explain, mean over questions
+        that have both; None if fewer than two have.
+    """
+
+    slope: float
+    correlation: MeanInterval
+    excess: MeanInterval | None
+
+
+def marker_trend(traces: Traces, marker: str, *, seed: int = 0) -> MarkerTrend:
+    """Return how the count of `marker` goes with length, and with being right at equal length.
+
+    Raises
+    ------
+    ValueError
+        If the traces lack the marker, or neither lengths nor counts vary in two questions.
+
+    References
+    ----------
+    arXiv 2502.12215, on self-revision and length; the comparison at equal length is ours.
+    """
+    if marker not in traces.markers:
+        raise ValueError(f"there is no marker {marker!r}; there are {list(traces.markers)}")
+    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for block in blocks(traces):
+        counts = traces.markers[marker][block.rows].astype(np.float64)
+        x = block.tokens - block.tokens.mean(1, keepdims=True)
+        y = counts - counts.mean(1, keepdims=True)
+        rows += list(zip(x, y, traces.correct[block.rows], strict=True))
+    correlations = [
+        float((x * y).sum() / np.sqrt((x**2).sum() * (y**2).sum()))
+        for x, y, _ in rows
+        if x.any() and y.any()
+    ]
+    if len(correlations) < 2:
+        raise ValueError(f"lengths and {marker!r} vary in {len(correlations)} questions, not in 2")
+    slope = sum(float((x * y).sum()) for x, y, _ in rows) / sum(
+        float((x**2).sum()) for x, _, _ in rows
+    )
+    excess = [
+        float((y - slope * x)[right].mean() - (y - slope * x)[~right].mean())
+        for x, y, right in rows
+        if right.any() and not right.all()
+    ]
+    return MarkerTrend(
+        slope=1000 * slope,
+        correlation=interval(np.array(correlations), seed=seed),
+        excess=interval(np.array(excess), seed=seed) if len(excess) > 1 else None,
+    )
+
+
 def length_profile(traces: Traces, *, seed: int = 0) -> LengthProfile:
     """Return accuracy and length by rank of length within the question.
 

@@ -9,7 +9,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from meristem_testtime._search import Algorithm, Node, Task
+from meristem_testtime._nodes import Node
+from meristem_testtime._task import Algorithm, Task
 
 PUCT_BASE, PUCT_INIT = 19652, 1.25  # AlphaZero's, arXiv 1712.01815
 

@@ -3,15 +3,17 @@
 - a search is a function of its completions, so nothing else has to be saved
 - each answered request is one line, written before the search sees it
 - a torn last line is cut away and its request asked again
+- a concurrent engine is asked request by request, so what one answers is kept if another fails
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from meristem_core import Journal, digest
-from meristem_testtime._engine import Completion, Engine, Request
+from meristem_testtime._batching import together
+from meristem_testtime._engine import Capability, Completion, Engine, Pair, Request
 
 
 class ReplayEngine:
@@ -33,10 +35,13 @@ class ReplayEngine:
     def __init__(self, path: Path | str, engine: Engine) -> None:
         self.engine = engine
         self._journal = Journal(path)
-        self._known: dict[str, list[Completion]] = {
-            record["key"]: [_completion(each) for each in record["samples"]]
-            for record in self._journal
-        }
+        self._known: dict[str, list[Completion]] = {}
+        self._scores: dict[str, tuple[float, ...]] = {}
+        for record in self._journal:
+            if "scores" in record:
+                self._scores[record["key"]] = tuple(record["scores"])
+            else:
+                self._known[record["key"]] = [_completion(each) for each in record["samples"]]
 
     def __enter__(self) -> "ReplayEngine":
         return self
@@ -59,6 +64,11 @@ class ReplayEngine:
         """Return whether the engine behind is concurrent."""
         return self.engine.concurrent
 
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """Return the capabilities of the engine behind."""
+        return self.engine.capabilities
+
     def encode(self, text: str) -> tuple[int, ...]:
         """Return the token ids of `text`."""
         return self.engine.encode(text)
@@ -72,12 +82,29 @@ class ReplayEngine:
         keys = [digest({"engine": self.identity, "request": request}) for request in requests]
         missing = {key: each for key, each in zip(keys, requests, strict=True)
                    if key not in self._known}  # fmt: skip
-        if missing:
-            found = await self.engine.generate(list(missing.values()))
-            for key, samples in zip(missing, found, strict=True):
-                self._journal.append({"key": key, "samples": samples})
-                self._known[key] = samples
+        if self.concurrent and len(missing) > 1:
+            await together(self._ask({key: each}) for key, each in missing.items())
+        elif missing:
+            await self._ask(missing)
         return [self._known[key] for key in keys]
+
+    async def logprobs(self, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
+        """Return recorded scores where there are, and record those that had to be asked for."""
+        keys = [digest({"engine": self.identity, "pair": pair}) for pair in pairs]
+        missing = {key: pair for key, pair in zip(keys, pairs, strict=True)
+                   if key not in self._scores}  # fmt: skip
+        if missing:
+            found = await self.engine.logprobs(list(missing.values()))
+            for key, scores in zip(missing, found, strict=True):
+                self._journal.append({"key": key, "scores": scores})
+                self._scores[key] = scores
+        return [self._scores[key] for key in keys]
+
+    async def _ask(self, missing: Mapping[str, Request]) -> None:
+        found = await self.engine.generate(list(missing.values()))
+        for key, samples in zip(missing, found, strict=True):
+            self._journal.append({"key": key, "samples": samples})
+            self._known[key] = samples
 
     def close(self) -> None:
         """Close the journal; the engine stays open."""

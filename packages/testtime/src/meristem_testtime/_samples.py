@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from meristem_core.answers import Kind, answer_key, extract_answer
+from meristem_testtime._nodes import Node, SearchResult
 from meristem_testtime._revisions import Chains
-from meristem_testtime._search import Node, SearchResult
 from meristem_testtime._traces import MARKERS, Traces, count_markers
 
 

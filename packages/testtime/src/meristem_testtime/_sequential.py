@@ -5,7 +5,8 @@
 - the kept text is encoded anew together with the cue
 """
 
-from meristem_testtime._search import Algorithm, Node, Task
+from meristem_testtime._nodes import Node
+from meristem_testtime._task import Algorithm, Task
 
 
 def revise(rounds: int, cue: str = "Wait") -> Algorithm:

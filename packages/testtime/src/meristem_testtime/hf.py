@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from meristem_core import stream
-from meristem_testtime._engine import Completion, Finish, Request
+from meristem_testtime._engine import Capability, Completion, Finish, Pair, Request
 
 
 class HFEngine:
@@ -36,6 +36,7 @@ class HFEngine:
     """
 
     concurrent = False
+    capabilities: frozenset[Capability] = frozenset({"continue", "scores"})
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str, max_batch: int = 64) -> None:
         if tokenizer.eos_token_id is None:
@@ -80,14 +81,17 @@ class HFEngine:
             found.update(zip(batch, self._run([(requests[r], i) for r, i in batch]), strict=True))
         return [[found[r, i] for i in range(each.n)] for r, each in enumerate(requests)]
 
-    def logprobs(self, prompt: Sequence[int], continuation: Sequence[int]) -> list[float]:
-        """Return the log-probability (nats) of each token of `continuation` after `prompt`."""
+    async def logprobs(self, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
+        """Return the log-probability of each token of each continuation."""
+        return [self._scored(prompt, continuation) for prompt, continuation in pairs]
+
+    @torch.no_grad()
+    def _scored(self, prompt: tuple[int, ...], continuation: tuple[int, ...]) -> tuple[float, ...]:
         ids = torch.tensor([[*prompt, *continuation]], device=self.model.device)
-        with torch.no_grad():
-            logits = self.model(input_ids=ids).logits[0, len(prompt) - 1 : -1].double()
+        logits = self.model(input_ids=ids).logits[0, len(prompt) - 1 : -1].double()
         chosen = ids[0, len(prompt) :, None]
         found = torch.log_softmax(logits, -1).gather(-1, chosen)[:, 0].cpu().numpy()
-        return [float(value) for value in found]
+        return tuple(float(value) for value in found)
 
     @torch.no_grad()
     def _run(self, rows: list[tuple[Request, int]]) -> list[Completion]:

@@ -21,11 +21,11 @@ from meristem.grow._config import Scale
 from meristem.grow._corpus import Corpus
 from meristem.grow._model import load_snapshot
 from meristem.grow._pretrain import snapshot_path
-from meristem.grow._score import continue_text, induction_gain, score_rows
+from meristem.grow._score import continue_text, induction_gain
 from meristem.grow._tokens import load_tokenizer, load_tokens
 from meristem_core import NGrams, count_ngrams, read_json, write_json
 from meristem_core.command import Progress, UsageError
-from meristem_core.torch import NGramTables, ngram_divergences, ngram_tables
+from meristem_core.torch import NGramTables, ngram_divergences, ngram_tables, score_rows
 
 PROMPT, CONTINUATION = 24, 64  # tokens of a sample
 DIVERGENCES = ("kl_from_unigram", "kl_from_bigram", "kl_of_bigram")

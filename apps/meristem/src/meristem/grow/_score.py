@@ -1,53 +1,15 @@
-"""How a model predicts given rows of tokens: log-probabilities in blocks, induction, samples."""
-
-from collections.abc import Iterator
-from dataclasses import dataclass
+"""What a model gains by induction, and samples of what it writes."""
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Integer
-from torch import Tensor
+from jaxtyping import Integer
 from transformers import PreTrainedModel
 
 from meristem_core import derive_seed
+from meristem_core.torch import score_rows
 
-BLOCK_BYTES = 8 * 2**20  # of one [positions, vocabulary] array: it stays in the cache
-ROWS_AT_ONCE = 32
 INDUCTION_ROWS = 64
 TEMPERATURE = 0.8
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Consecutive positions: log-probabilities of the next token, the token before, the next."""
-
-    logprobs: Float[Tensor, "n V"]
-    previous: Int[Tensor, " n"]
-    target: Int[Tensor, " n"]
-
-    def loss(self) -> Float[Tensor, " n"]:
-        """Return the loss at each position, nats."""
-        return -self.logprobs.gather(1, self.target[:, None])[:, 0]
-
-
-def score_rows(model: PreTrainedModel, rows: Int[Tensor, "rows width"]) -> Iterator[Block]:
-    """Yield the rows' positions in order, in blocks of at most BLOCK_BYTES of logits.
-
-    A row of n tokens has n - 1 positions: each token but the last predicts the one after it.
-    """
-    head = model.get_output_embeddings()
-    positions = max(1, BLOCK_BYTES // (4 * model.config.vocab_size))
-    for part in rows.to(model.device).split(ROWS_AT_ONCE):
-        previous, target = part[:, :-1], part[:, 1:]
-        with torch.inference_mode():
-            hidden = model.base_model(input_ids=previous).last_hidden_state.flatten(0, 1)
-            for states, before, after in zip(
-                hidden.split(positions),
-                previous.flatten().split(positions),
-                target.flatten().split(positions),
-                strict=True,
-            ):
-                yield Block(head(states).float().log_softmax(-1), before, after)
 
 
 def induction_gain(model: PreTrainedModel, context: int, *, seed: int) -> float:

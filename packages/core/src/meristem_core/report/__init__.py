@@ -2,11 +2,14 @@
 
 from meristem_core.report._blocks import (
     Block,
+    Cell,
     Check,
     Checks,
     Details,
+    Drawing,
     HorizontalLine,
     LineChart,
+    Link,
     Page,
     Samples,
     Section,
@@ -17,15 +20,19 @@ from meristem_core.report._blocks import (
     Tiles,
 )
 from meristem_core.report._figure import render_svg
-from meristem_core.report._page import render
+from meristem_core.report._page import document, fragments, render
+from meristem_core.report._text import clean
 
 __all__ = [
     "Block",
+    "Cell",
     "Check",
     "Checks",
     "Details",
+    "Drawing",
     "HorizontalLine",
     "LineChart",
+    "Link",
     "Page",
     "Samples",
     "Section",
@@ -34,6 +41,9 @@ __all__ = [
     "Text",
     "Tile",
     "Tiles",
+    "clean",
+    "document",
+    "fragments",
     "render",
     "render_svg",
 ]

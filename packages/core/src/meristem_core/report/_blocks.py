@@ -1,13 +1,17 @@
 """What a report is made of; every text is plain and escaped when it is rendered."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+from xml.etree import ElementTree
 
 from meristem_core.report._text import Number
 
 Cell = str | float | int | None
+LINKED = re.compile(r"[\w.-][\w./-]*")
+ACTIVE = {"script", "foreignObject", "style", "image", "use", "a", "animate", "set"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +123,57 @@ class LineChart:
             raise ValueError(f"chart {self.title}: x ({min(xs)}) must be >= 0; shift the axis")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """A figure of one's own: an SVG element in the colours of the page (classes c0 ... c5).
+
+    `svg` is markup and not escaped; texts in it pass through `clean`. Drawings and charts next to
+    each other share a row; a wide one takes a row of its own.
+    """
+
+    title: str
+    svg: str
+    note: str = ""
+    legend: Sequence[tuple[str, str]] = ()  # class of the mark, what it means
+    wide: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what is no single SVG element or could act."""
+        try:
+            root = ElementTree.fromstring(self.svg)
+        except ElementTree.ParseError as error:
+            raise ValueError(f"drawing {self.title}: {error}; give one well-formed svg") from None
+        for element in root.iter():
+            name = element.tag.rpartition("}")[2]
+            acts = [key for key in element.attrib if key.startswith("on") or key.endswith("href")]
+            if (element is root) != (name == "svg") or name in ACTIVE or acts:
+                raise ValueError(
+                    f"drawing {self.title}: <{name}> with {acts or 'this name'}; give one svg "
+                    "element without scripts, links and other documents"
+                )
+
+
 @dataclass(frozen=True, slots=True)
 class Samples:
     """Labelled texts in their own line breaks."""
 
     items: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A paragraph that opens a file beside the report."""
+
+    text: str
+    file: str  # path relative to the report
+
+    def __post_init__(self) -> None:
+        """Refuse what is no file beside the report."""
+        if not LINKED.fullmatch(self.file) or ".." in self.file.split("/"):
+            raise ValueError(
+                f"file {self.file!r} must be a relative path of letters, digits, '.', '_', '-' and "
+                "'/'; a report leads nowhere else"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +184,7 @@ class Details:
     blocks: "Sequence[Block]"
 
 
-Block = Text | Tiles | Table | Checks | LineChart | Samples | Details
+Block = Text | Link | Tiles | Table | Checks | LineChart | Drawing | Samples | Details
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

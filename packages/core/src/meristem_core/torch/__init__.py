@@ -6,13 +6,16 @@ from meristem_core.torch._divergences import (
     ngram_divergences,
     ngram_tables,
 )
+from meristem_core.torch._scoring import ScoredBlock, score_rows
 from meristem_core.torch._state import load_state, save_state
 
 __all__ = [
     "NGramDivergences",
     "NGramTables",
+    "ScoredBlock",
     "load_state",
     "ngram_divergences",
     "ngram_tables",
     "save_state",
+    "score_rows",
 ]

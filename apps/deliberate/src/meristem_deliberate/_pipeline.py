@@ -1,0 +1,152 @@
+"""Ask, record, measure, report; every stage is a function of the journal."""
+
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import meristem_testtime as tt
+from meristem_core import digest, open_run, write_atomic, write_json
+from meristem_core.answers import Kind, answer_key, extract_answer
+from meristem_core.command import UsageError, progress_bar
+from meristem_core.report import render
+from meristem_deliberate._config import DeliberateConfig
+from meristem_deliberate._engines import open_engine, prompt_of
+from meristem_deliberate._measure import Measured, measure, plain_of
+from meristem_deliberate._questions import Question, read_questions
+from meristem_deliberate._report import page, summary
+from meristem_deliberate._table import traces_csv
+
+SCHEMA = "meristem-deliberate/1"
+
+
+def deliberate(config: DeliberateConfig) -> int:
+    """Run or resume, write the run folder, print the result, and return the exit code."""
+    _check(config)
+    questions = read_questions(config.questions, config.limit)
+    kind = _kind(config, questions)
+    stored = _stored(config, questions)
+    with ExitStack() as stack:
+        _hold(stack, config.out, stored)
+        engine = stack.enter_context(open_engine(config))
+        recorded = _journal(stack, config.out / "samples.jsonl", engine)
+        try:
+            sampled = _ask(recorded, questions, config, kind, revise=False)
+            revised = _ask(recorded, questions, config, kind, revise=True) if config.revise else []
+        except tt.UnsupportedError as error:
+            raise UsageError(str(error)) from error
+        except tt.EngineError as error:
+            print(f"meristem deliberate: {error}; {config.out} keeps every sample", file=sys.stderr)
+            return 3
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+    gold = {each.id: each.answer for each in questions}
+    traces = tt.from_results(sampled, gold, kind=kind)
+    chains = tt.from_revisions(revised, gold, kind=kind) if revised else None
+    cost = {"tokens": sum(each.cost.tokens for each in [*sampled, *revised]),
+            "samples": sum(each.cost.samples for each in [*sampled, *revised])}  # fmt: skip
+    measured = {"": measure(traces, chains, ks=None, seed=config.seed)}
+    write_atomic(config.out / "traces.csv", traces_csv(traces))
+    return conclude(config.out, measured, stored | {"cost": cost}, as_json=config.json)
+
+
+def conclude(
+    out: Path, measured: Mapping[str, Measured], facts: Mapping[str, Any], *, as_json: bool
+) -> int:
+    """Write result.json and report.html, and print what was found."""
+    result = {
+        "schema": SCHEMA,
+        "config": dict(facts),
+        "versions": {name: version(name) for name in ("meristem-deliberate", "meristem-testtime")},
+        "strata": {name: plain_of(each) for name, each in measured.items()},
+    }
+    write_json(out / "result.json", result)
+    write_atomic(out / "report.html", render(page(measured, facts)))
+    if as_json:
+        print((out / "result.json").read_text("utf-8"), end="")
+    else:
+        print(f"{summary(measured)}\nreport: {out / 'report.html'}")
+    return 0
+
+
+def _ask(
+    engine: tt.ReplayEngine,
+    questions: list[Question],
+    config: DeliberateConfig,
+    kind: Kind,
+    *,
+    revise: bool,
+) -> list[tt.SearchResult]:
+    gold = {each.id: answer_key(each.answer) for each in questions}
+    prompts = {
+        each.id: prompt_of(engine.engine, config.prompt.replace("{question}", each.text))
+        for each in questions
+    }
+    start, tokens, right, samples = time.monotonic(), 0, 0, 0
+    with progress_bar("revise" if revise else "sample") as show:
+
+        def note(done: int, total: int, found: tt.SearchResult) -> None:
+            nonlocal tokens, right, samples
+            tokens += found.cost.tokens
+            for node in found.solutions:
+                stated = extract_answer(node.text, kind)
+                samples += 1
+                right += stated is not None and answer_key(stated) == gold[found.question]
+            rate = tokens / max(time.monotonic() - start, 1e-9)
+            show(done, total, {"accuracy": right / max(samples, 1), "tokens/s": rate})
+
+        return tt.search_sync(
+            engine,
+            prompts,
+            tt.revise(config.revise) if revise else tt.best_of_n(config.n),
+            step=tt.Step(max_tokens=config.max_tokens, max_steps=1),
+            temperature=config.temperature,
+            seed=config.seed + revise,
+            progress=note,
+        )
+
+
+def _check(config: DeliberateConfig) -> None:
+    for name, least in (("n", 1), ("max_tokens", 1), ("revise", 0)):
+        if getattr(config, name) < least:
+            option = name.replace("_", "-")
+            raise UsageError(f"--{option} {getattr(config, name)}: it must be at least {least}")
+    if not 0 <= config.temperature < float("inf"):
+        raise UsageError(f"--temperature {config.temperature}: it must be finite and at least 0")
+    if "{question}" not in config.prompt:
+        raise UsageError(f"--prompt {config.prompt!r} lacks {{question}}; nothing would be asked")
+
+
+def _kind(config: DeliberateConfig, questions: list[Question]) -> Kind:
+    if config.kind != "auto":
+        return config.kind
+    return cast("Kind", "choice" if any(each.has_options for each in questions) else "math")
+
+
+def _stored(config: DeliberateConfig, questions: list[Question]) -> dict[str, object]:
+    names = ("engine", "model", "tokenizer", "n", "temperature", "max_tokens", "revise", "kind",
+             "prompt", "seed")  # fmt: skip
+    stored: dict[str, object] = {name: getattr(config, name) for name in names}
+    return stored | {"questions": len(questions), "questions_digest": digest(questions)}
+
+
+def _hold(stack: ExitStack, path: Path, stored: Mapping[str, object]) -> None:
+    """Open the run folder until the stack is left."""
+    try:
+        stack.enter_context(
+            open_run(
+                path, stored, name="meristem deliberate", version=version("meristem-deliberate")
+            )
+        )
+    except (ValueError, OSError) as error:
+        raise UsageError(f"--out {error}") from error
+
+
+def _journal(stack: ExitStack, path: Path, engine: tt.Engine) -> tt.ReplayEngine:
+    try:
+        return stack.enter_context(tt.ReplayEngine(path, engine))
+    except (ValueError, KeyError) as error:
+        raise UsageError(f"{error}") from error

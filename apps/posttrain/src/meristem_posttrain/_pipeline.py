@@ -1,0 +1,300 @@
+"""One run: data, training with evaluations and checkpoints, the model, result and report."""
+
+import copy
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+import torch
+import transformers
+from accelerate import Accelerator
+
+from meristem_core import (
+    Journal,
+    derive_seed,
+    latest_checkpoint,
+    open_run,
+    save_checkpoint,
+    sha256_of,
+    shuffled_indices,
+    write_atomic,
+    write_json,
+)
+from meristem_core.command import Progress, UsageError, progress_bar
+from meristem_core.torch import load_state, save_state
+from meristem_posttrain._config import LOSSES, RATES, PosttrainConfig
+from meristem_posttrain._data import Encoded, encode, length, read_records
+from meristem_posttrain._evaluate import evaluate, generated_lengths
+from meristem_posttrain._objective import Objective, find_objective
+from meristem_posttrain._report import render_report
+from meristem_posttrain._train import Schedule, fit
+
+SCHEMA, NAME = "meristem-posttrain/1", "meristem-posttrain"
+LOGGED_POINTS = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Posttrained:
+    """A finished run; `evaluations` has a record at every evaluated step."""
+
+    schema: str
+    config: dict[str, Any]
+    parameters: int
+    steps: int
+    examples: int  # trained on
+    held_out: int
+    left_out: int  # longer than the limit
+    evaluations: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Data:
+    train: list[Encoded]
+    held_out: list[Encoded]
+    left_out: int
+
+
+def posttrain(config: PosttrainConfig, *, say: Callable[[str], None]) -> Posttrained:
+    """Run, or continue, and return the result; `say` is told one line a milestone.
+
+    Raises
+    ------
+    UsageError
+        If a value cannot be used; nothing is overwritten.
+    """
+    objective = find_objective(
+        config.stage, config.loss or LOSSES[config.stage], _settings(config.set)
+    )
+    transformers.utils.logging.disable_progress_bar()
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),
+        mixed_precision="bf16" if config.precision == "bf16" else "no",
+    )
+    model, tokenizer = _load(config.model)
+    data = _read(config, tokenizer)
+    steps = config.steps or max(1, len(data.train) // config.batch)
+    schedule = Schedule(
+        steps=steps,
+        batch=config.batch,
+        micro_batch=config.micro_batch,
+        learning_rate=config.learning_rate or RATES[config.stage],
+    )
+    stored = _stored(config, objective, schedule)
+    try:
+        hold = (
+            open_run(
+                config.out, stored, name="meristem posttrain", version=version("meristem-posttrain")
+            )
+            if accelerator.is_main_process
+            else nullcontext()
+        )
+    except (ValueError, OSError) as error:
+        raise UsageError(f"--out {error}") from error
+    with hold:
+        say(
+            f"{config.out}: {objective.name} on {len(data.train)} examples, {steps} steps of "
+            f"{config.batch}; {len(data.held_out)} held out, {data.left_out} too long"
+        )
+        run = _Run(config, objective, schedule, data, accelerator, stored, tokenizer)
+        return run.finish(model)
+
+
+class _Run:
+    """The open run of one process."""
+
+    def __init__(
+        self,
+        config: PosttrainConfig,
+        objective: Objective,
+        schedule: Schedule,
+        data: _Data,
+        accelerator: Accelerator,
+        stored: dict[str, Any],
+        tokenizer: Any,
+    ) -> None:
+        self.config, self.objective, self.schedule = config, objective, schedule
+        self.data, self.accelerator, self.stored = data, accelerator, stored
+        self.tokenizer, self.out = tokenizer, config.out
+        every = max(1, schedule.steps // config.evaluations)
+        self.evaluated = {0, schedule.steps, *range(every, schedule.steps, every)}
+
+    def finish(self, model: Any) -> Posttrained:
+        """Train from the last checkpoint, evaluate, save and report."""
+        begin = time.perf_counter()
+        reference = copy.deepcopy(model)
+        if self.config.reference is not None:
+            reference = _load(self.config.reference)[0]
+        reference.eval().requires_grad_(False).to(self.accelerator.device)
+        optimizer = _optimizer(model, self.schedule.learning_rate)
+        start = self._restore(model, optimizer)
+        model, optimizer = self.accelerator.prepare(model, optimizer)
+        bare = self.accelerator.unwrap_model(model)
+        main = self.accelerator.is_main_process
+        with (
+            Journal(self.out / "metrics.jsonl") if main else nullcontext() as metrics,
+            Journal(self.out / "evaluations.jsonl") if main else nullcontext() as evaluations,
+            progress_bar("posttrain") as progress,
+        ):
+            if metrics is not None and evaluations is not None:
+                metrics.rewind(lambda record: record["step"] <= start)
+                evaluations.rewind(lambda record: record["step"] < start)
+
+            def before(step: int) -> None:
+                if evaluations is not None and step in self.evaluated:
+                    evaluations.append({"step": step, **self._evaluate(bare, reference)})
+                if main and step > start and self._saves(step):
+                    self._save(step, bare, optimizer)
+
+            fit(
+                model, reference, optimizer, self.data.train, self.objective, self.schedule,
+                seed=self.config.seed, accelerator=self.accelerator, start=start, before=before,
+                after=lambda step, found: self._log(step, found, metrics, progress),
+            )  # fmt: skip
+        self.accelerator.wait_for_everyone()
+        return self._result(bare, time.perf_counter() - begin)
+
+    def _evaluate(self, model: Any, reference: Any) -> dict[str, Any]:
+        model.eval()
+        found: dict[str, Any] = evaluate(
+            model, reference, self.data.held_out, self.objective,
+            micro_batch=self.config.micro_batch,
+        )  # fmt: skip
+        some = self.data.held_out[: self.config.sample_prompts]
+        if some:
+            answers = generated_lengths(
+                model, some, end=self.tokenizer.eos_token_id, tokens=self.config.sample_tokens
+            )
+            found["length"] = sum(map(len, answers)) / len(answers)
+            found["sample"] = self.tokenizer.decode(answers[0])
+        return found
+
+    def _log(
+        self, step: int, found: dict[str, float], journal: Journal | None, progress: Progress
+    ) -> None:
+        every = max(1, self.schedule.steps // LOGGED_POINTS)
+        if journal is not None and (step % every == 0 or step == self.schedule.steps):
+            journal.append({"step": step, **found}, sync=False)
+            progress(step, self.schedule.steps, {"loss": found["loss"]})
+
+    def _saves(self, step: int) -> bool:
+        return step % self.config.checkpoint_every == 0 or step == self.schedule.steps
+
+    def _save(self, step: int, model: Any, optimizer: Any) -> None:
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        save_checkpoint(
+            self.out / "checkpoints",
+            step,
+            lambda path: save_state(path / "training.safetensors", state),
+            state={},
+        )
+
+    def _restore(self, model: Any, optimizer: Any) -> int:
+        try:
+            checkpoint = latest_checkpoint(self.out / "checkpoints")
+            if checkpoint is None:
+                return 0
+            saved = load_state(checkpoint.path / "training.safetensors")
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        return checkpoint.step
+
+    def _result(self, model: Any, seconds: float) -> Posttrained:
+        if not self.accelerator.is_main_process:
+            sys.exit(0)
+        with Journal(self.out / "evaluations.jsonl") as journal:
+            evaluations = list(journal)
+        with Journal(self.out / "metrics.jsonl") as journal:
+            training = list(journal)
+        result = Posttrained(
+            schema=SCHEMA,
+            config=self.stored,
+            parameters=sum(p.numel() for p in model.parameters()),
+            steps=self.schedule.steps,
+            examples=len(self.data.train),
+            held_out=len(self.data.held_out),
+            left_out=self.data.left_out,
+            evaluations=evaluations,
+        )
+        self._save_model(model)
+        unit = 1 if sys.platform == "darwin" else 1024
+        cost = {
+            "seconds": seconds,  # of the session that finished the run
+            "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        }
+        write_json(self.out / "cost.json", cost)
+        some = self.data.held_out[: self.config.sample_prompts]
+        prompt = self.tokenizer.decode(some[0].prompt) if some else ""
+        write_atomic(self.out / "report.html", render_report(result, training, cost, prompt))
+        write_json(self.out / "result.json", result)
+        return result
+
+    def _save_model(self, model: Any) -> None:
+        partial = self.out / ".partial-model"
+        shutil.rmtree(partial, ignore_errors=True)
+        model.save_pretrained(partial)
+        self.tokenizer.save_pretrained(partial)
+        shutil.rmtree(self.out / "model", ignore_errors=True)
+        partial.rename(self.out / "model")
+
+
+def _load(name: str) -> tuple[Any, Any]:
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--model {name}: {reason}") from error
+    if tokenizer.eos_token_id is None:
+        raise UsageError(f"--model {name}: its tokenizer has no end of text; set eos_token")
+    return model, tokenizer
+
+
+def _read(config: PosttrainConfig, tokenizer: Any) -> _Data:
+    records = read_records(config.data, config.stage)
+    every = [encode(record, config.stage, tokenizer) for record in records]
+    short = [example for example in every if length(example) <= config.max_length]
+    if len(short) < 2:
+        raise UsageError(
+            f"--data {config.data}: {len(short)} examples of at most {config.max_length} tokens; "
+            "at least 2 are needed, one of them is held out"
+        )
+    order = shuffled_indices(len(short), 0, len(short), seed=derive_seed(config.seed, "split"))
+    count = min(max(1, round(config.held_out * len(short))), len(short) - 1)
+    return _Data(
+        train=[short[i] for i in sorted(order[count:])],
+        held_out=[short[i] for i in sorted(order[:count])],
+        left_out=len(every) - len(short),
+    )
+
+
+def _optimizer(model: Any, rate: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True
+    )
+
+
+def _settings(words: tuple[str, ...]) -> dict[str, str]:
+    for word in words:
+        if "=" not in word:
+            raise UsageError(f"--set {word} has no value; write NAME=VALUE")
+    return dict(word.split("=", 1) for word in words)  # type: ignore[arg-type]
+
+
+def _stored(config: PosttrainConfig, objective: Objective, schedule: Schedule) -> dict[str, Any]:
+    """Return what decides the results, as it stands in config.json."""
+    chosen = replace(
+        config,
+        loss=objective.name,
+        steps=schedule.steps,
+        learning_rate=schedule.learning_rate,
+    )
+    values = {k: v for k, v in asdict(chosen).items() if k not in ("out", "data")}
+    return {**values, "data": str(config.data), "data_sha256": sha256_of(config.data)}

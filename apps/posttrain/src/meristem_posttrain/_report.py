@@ -1,0 +1,153 @@
+"""The report of a run: curves, implicit rewards, length, divergence from the reference."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from meristem_core.report import (
+    LineChart,
+    Page,
+    Samples,
+    Section,
+    Series,
+    Table,
+    Text,
+    Tile,
+    Tiles,
+    render,
+)
+
+REWARDS = {
+    "sft": {"reward": "β (log p − log p_ref)", "value": "soft value V_0"},
+    "dpo": {"reward_chosen": "chosen", "reward_rejected": "rejected", "margin": "margin"},
+}
+
+
+def render_report(
+    result: Any, training: Sequence[dict[str, Any]], cost: dict[str, Any], prompt: str
+) -> str:
+    """Return the report as one HTML file.
+
+    Parameters
+    ----------
+    result
+        The finished run, a `Posttrained`.
+    training
+        The records of `metrics.jsonl`.
+    cost
+        Seconds and peak memory of the session that finished the run.
+    prompt
+        The prompt of the samples.
+    """
+    config = result.config
+    kind = "Fine-tuning" if config["stage"] == "sft" else "Preference tuning"
+    return render(
+        Page(
+            title=f"{kind} by {config['loss']}",
+            subtitle=f"{result.parameters / 1e6:.2f} M parameters, {result.steps:,} steps of "
+            f"{config['batch']}, {result.examples:,} examples, {result.held_out:,} held out, "
+            f"seed {config['seed']}",
+            sections=[
+                Section(title="In short", blocks=[_tiles(result, cost)]),
+                Section(title="Loss", blocks=_loss(result, training)),
+                Section(title="Implicit rewards", blocks=_rewards(result)),
+                Section(title="Drift", blocks=_drift(result)),
+                Section(title="What it answers", blocks=_samples(result, prompt)),
+                Section(title="Evaluations", blocks=[_table(result)]),
+                Section(title="Settings", blocks=[_settings(config)]),
+            ],
+        )
+    )
+
+
+def _tiles(result: Any, cost: dict[str, Any]) -> Tiles:
+    first, last = result.evaluations[0], result.evaluations[-1]
+    tiles = [
+        Tile(
+            label="held-out NLL", value=f"{last['nll']:.3f}",
+            note=f"nats a token, {first['nll']:.3f} before",
+        ),
+    ]  # fmt: skip
+    if "accuracy" in last:
+        note = f"chosen above rejected, {first['accuracy']:.0%} before"
+        tiles.append(Tile(label="accuracy", value=f"{last['accuracy']:.0%}", note=note))
+    if "kl" in last:
+        tiles.append(Tile(label="KL from the reference", value=f"{last['kl']:.3g}",
+                          note="nats a token, held-out prefixes"))  # fmt: skip
+    return Tiles(
+        [
+            *tiles,
+            Tile(label="time", value=f"{cost['seconds']:.0f} s", note="last session"),
+            Tile(label="peak memory", value=f"{cost['peak_memory'] / 2**30:.2f} GiB",
+                 note="resident, one process"),
+        ]
+    )  # fmt: skip
+
+
+def _loss(result: Any, training: Sequence[dict[str, Any]]) -> list[Text | LineChart]:
+    charts = [
+        _chart(f"Training: {result.config['loss']}", "loss", training, {"loss": "loss"}),
+        _chart("Held-out responses", "nats a token", result.evaluations, {"nll": "NLL"}),
+        _chart("Gradient norm", "before clipping at 1", training, {"gradient_norm": "norm"}),
+    ]
+    return [chart for chart in charts if chart is not None]
+
+
+def _rewards(result: Any) -> list[Text | LineChart]:
+    stage = result.config["stage"]
+    text = (
+        "The reward that the logits already contain: beta times the log-ratio of a response to "
+        "the reference, summed over its tokens; means over the held-out examples."
+    )
+    charts = [_chart("Implicit rewards", "nats x beta", result.evaluations, REWARDS[stage])]
+    if stage == "dpo":
+        accuracy = {"accuracy": "chosen above rejected"}
+        charts.append(_chart("Accuracy", "fraction of pairs", result.evaluations, accuracy))
+    return [Text(text), *(chart for chart in charts if chart is not None)]
+
+
+def _drift(result: Any) -> list[Text | LineChart]:
+    charts = [
+        _chart("KL from the reference", "nats a token", result.evaluations, {"kl": "KL"}),
+        _chart("Length of greedy answers", "tokens", result.evaluations, {"length": "tokens"}),
+    ]
+    return [chart for chart in charts if chart is not None]
+
+
+def _samples(result: Any, prompt: str) -> list[Text | Samples]:
+    found = [e for e in result.evaluations if "sample" in e]
+    if not found:
+        return [Text("No prompts were answered.")]
+    items = [(f"step {e['step']:,}", e["sample"]) for e in (found[0], found[-1])]
+    return [Samples([("prompt", prompt), *items])]
+
+
+def _table(result: Any) -> Table:
+    names = [k for k in result.evaluations[-1] if k not in ("step", "sample")]
+    rows = [[e["step"], *(e.get(name) for name in names)] for e in result.evaluations]
+    return Table(columns=["step", *(n.replace("_", " ") for n in names)], rows=rows)
+
+
+def _settings(config: dict[str, Any]) -> Table:
+    return Table(
+        columns=["setting", "value"],
+        rows=[[key, _shown(value)] for key, value in config.items()],
+    )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "-"
+    return "-" if value is None else str(value)
+
+
+def _chart(
+    title: str, unit: str, records: Sequence[dict[str, Any]], lines: dict[str, str]
+) -> LineChart | None:
+    series = [
+        Series(name=label, x=[r["step"] for r in records], y=[r[key] for r in records])
+        for key, label in lines.items()
+        if records and all(key in r for r in records)
+    ]
+    if not series:
+        return None
+    return LineChart(title=title, x_label="step", y_label=unit, series=series, first="linear")

@@ -1,0 +1,43 @@
+"""What a run needs, and what the machine has."""
+
+from pathlib import Path
+
+import torch
+
+from meristem_crosscoders._config import CrosscoderConfig
+
+MEMINFO = Path("/proc/meminfo")
+
+
+def weight_bytes(config: CrosscoderConfig) -> int:
+    """Return the size of a crosscoder's parameters in float32."""
+    F, D, S = config.n_features, config.d_model, len(config.steps)
+    return 4 * (F * D * (S + len(config.encoded)) + 2 * F + S * D)
+
+
+def training_bytes(config: CrosscoderConfig, batch: int, processes: int = 1) -> int:
+    """Return what training adds to the parameters: moments, pre-activations and activations."""
+    F, D, S = config.n_features // processes, config.d_model, len(config.steps)
+    return 2 * weight_bytes(config) // processes + 4 * batch * (3 * F + 4 * S * D)
+
+
+def require(needed: int, what: str, device: torch.device) -> None:
+    """Raise a ValueError if memory of the machine, or of the device, is too small.
+
+    Nothing is checked where the system does not say what it has.
+    """
+    free = _free(device)
+    if free is not None and needed > free:
+        raise ValueError(
+            f"{what} needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free; take fewer "
+            "features or snapshots, or cut the features over more processes"
+        )
+
+
+def _free(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if not MEMINFO.is_file():
+        return None
+    lines = dict(line.split(":") for line in MEMINFO.read_text().splitlines())
+    return int(lines["MemAvailable"].split()[0]) * 1024

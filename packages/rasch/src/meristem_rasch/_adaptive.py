@@ -1,0 +1,305 @@
+"""Adaptive tests of many examinees at once.
+
+- the next item: most Fisher information at the current estimate ("information"), difficulty
+  closest to it ("closest"), or any ("random"); `randomesque` draws among the best k
+- the estimate is the posterior mean on equally spaced nodes, its error the posterior SD
+- a test ends at `max_items`, at the error `max_se`, or when no item is left within the quotas
+- each examinee has a Philox stream of its own, so that a batch equals single runs bit for bit
+
+Legend: n examinees, I items, Q nodes, T places of the test.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.special import expit, softmax
+
+from meristem_rasch._calibration import Calibration
+from meristem_rasch._curves import curves, information
+from meristem_rasch._errors import DataError
+from meristem_rasch._responses import Responses
+
+Rule = Literal["information", "closest", "random"]
+REACH = 6.0  # logits or latent SDs from the middle to the outermost node
+NODES = 121
+GRID = 801  # abilities at which items are ranked
+
+Areas = tuple[Int[np.ndarray, " I"], Int[np.ndarray, " A"]]  # area of each item, most per area
+
+Answer = Callable[[Int[np.ndarray, " n"], Int[np.ndarray, " n"], int], Int[np.ndarray, " n"]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CatRun:
+    """The tests that the examinees took; -1 after a test has ended."""
+
+    items: Int[np.ndarray, "n T"]  # item numbers in order of administration
+    scores: Int[np.ndarray, "n T"]
+    theta: Float[np.ndarray, "n T"]  # estimate after each answer; NaN after the end
+    se: Float[np.ndarray, "n T"]
+    length: Int[np.ndarray, " n"]
+
+    @property
+    def final(self) -> Float[np.ndarray, " n"]:
+        """The last estimate of every examinee."""
+        return np.take_along_axis(self.theta, self.length[:, None] - 1, axis=1)[:, 0]
+
+    @property
+    def final_se(self) -> Float[np.ndarray, " n"]:
+        """Its posterior standard deviation."""
+        return np.take_along_axis(self.se, self.length[:, None] - 1, axis=1)[:, 0]
+
+
+def simulate_cat(
+    bank: Calibration,
+    theta: Float[np.ndarray, " n"],
+    *,
+    max_items: int,
+    seed: int,
+    rule: Rule = "information",
+    max_se: float | int | None = None,
+    randomesque: int = 1,
+    content: Sequence[str] | None = None,
+    quota: Mapping[str, int] | None = None,
+    mean: float | int = 0.0,
+    sd: float | int = 1.0,
+) -> CatRun:
+    """Return adaptive tests of examinees with true abilities `theta`.
+
+    Parameters
+    ----------
+    bank
+        Calibrated items.
+    max_items
+        Length at which a test ends.
+    max_se
+        Posterior SD at which it ends before.
+    randomesque
+        Number of best items among which one is drawn.
+    content, quota
+        Area of each item, and the most items of each area in one test.
+    mean, sd
+        Normal prior where the bank has no latent distribution.
+
+    Raises
+    ------
+    DataError
+        If a number is out of range, an ability is not finite, or a quota names no area.
+    """
+    if not np.isfinite(theta).all() or not len(theta):
+        raise DataError("abilities must be finite and at least one")
+    draws = _draws(seed, len(theta), max_items, bank)
+    below = _cumulative(bank)
+
+    def answer(rows: np.ndarray, items: np.ndarray, place: int) -> np.ndarray:
+        return (draws[rows, place, 0, None] >= below(theta[rows], items)).sum(axis=1)
+
+    free = np.ones((len(theta), len(bank.items)), dtype=bool)
+    areas = _areas(bank, content, quota)
+    rules = (rule, max_se, randomesque, areas, _prior(bank, mean, sd))
+    return _administer(bank, answer, draws, free, *rules)
+
+
+def replay_cat(
+    bank: Calibration,
+    data: Responses,
+    *,
+    max_items: int,
+    seed: int,
+    rule: Rule = "information",
+    max_se: float | int | None = None,
+    randomesque: int = 1,
+    content: Sequence[str] | None = None,
+    quota: Mapping[str, int] | None = None,
+    mean: float | int = 0.0,
+    sd: float | int = 1.0,
+) -> CatRun:
+    """Return adaptive tests of the persons of `data`, whose recorded answers are looked up.
+
+    A missing answer cannot be administered. Parameters and errors as `simulate_cat`.
+    """
+    if data.items != bank.items:
+        raise DataError("the items of the data are not those of the bank; select and order them")
+    draws = _draws(seed, len(data.persons), max_items, bank)
+    areas = _areas(bank, content, quota)
+    rules = (rule, max_se, randomesque, areas, _prior(bank, mean, sd))
+
+    def answer(rows: np.ndarray, items: np.ndarray, place: int) -> np.ndarray:
+        return data.scores[rows, items].astype(np.int64)
+
+    return _administer(bank, answer, draws, data.mask.copy(), *rules)
+
+
+def _draws(seed: int, n: int, max_items: int, bank: Calibration) -> Float[np.ndarray, "n T 2"]:
+    """Return uniforms: one for the answer and one for the choice, from a stream per examinee."""
+    if max_items < 1:
+        raise DataError(f"max_items ({max_items}) must be at least 1")
+    out = np.empty((n, min(max_items, len(bank.items)), 2))
+    for row in range(n):
+        key = np.array([seed & (2**64 - 1), row], dtype=np.uint64)
+        np.random.Generator(np.random.Philox(key=key)).random(out=out[row])
+    return out
+
+
+def _prior(bank: Calibration, mean: float, sd: float) -> tuple[float, float]:
+    if np.isfinite(bank.latent_mean) and np.isfinite(bank.latent_sd):
+        return bank.latent_mean, bank.latent_sd
+    if not sd > 0:
+        raise DataError(f"the prior's sd ({sd}) must be positive")
+    return float(mean), float(sd)
+
+
+def _areas(
+    bank: Calibration, content: Sequence[str] | None, quota: Mapping[str, int] | None
+) -> Areas | None:
+    if quota is None:
+        return None
+    if content is None or len(content) != len(bank.items):
+        raise DataError(f"quotas need the area of each of {len(bank.items)} items in `content`")
+    unknown = [area for area in quota if area not in content]
+    if unknown:
+        raise DataError(f"quota names {unknown}; the areas are {sorted(set(content))}")
+    names = sorted(set(content))
+    most = np.array([quota.get(name, len(bank.items)) for name in names])
+    return np.array([names.index(area) for area in content]), most
+
+
+def _administer(
+    bank: Calibration,
+    answer: Answer,
+    draws: Float[np.ndarray, "n T 2"],
+    free: Bool[np.ndarray, "n I"],
+    rule: Rule,
+    max_se: float | int | None,
+    randomesque: int,
+    areas: Areas | None,
+    prior: tuple[float, float],
+) -> CatRun:
+    if randomesque < 1 or (max_se is not None and not max_se > 0):
+        raise DataError(f"randomesque ({randomesque}) and max_se ({max_se}) must be positive")
+    n, places = draws.shape[:2]
+    run = _empty_run(n, places)
+    nodes = prior[0] + prior[1] * np.linspace(-REACH, REACH, NODES)
+    p = curves(bank, nodes)[0]
+    log_p = np.log(np.where(p > 0, p, 1e-300)).transpose(1, 2, 0)  # item, score, node
+    posterior = np.tile(-(((nodes - prior[0]) / prior[1]) ** 2) / 2, (n, 1))
+    order, place_of = _ranking(bank, rule)
+    if rule == "random":
+        randomesque = len(bank.items)
+    estimate, left = np.full(n, prior[0]), free.sum(axis=1)
+    used = np.zeros((n, 0 if areas is None else len(areas[1])), dtype=np.int64)
+    active: Int[np.ndarray, " m"] = np.flatnonzero(left > 0)
+    if len(active) < n:
+        raise DataError(f"examinee {int(np.argmin(left))} has no item that can be given")
+    for place in range(places):
+        k = np.minimum(left[active], randomesque)
+        rank = (draws[active, place, 1] * k).astype(np.int64)
+        at = place_of(estimate[active])
+        chosen = _nth_free(order, at, free, active, rank, place + randomesque)
+        scores = answer(active, chosen, place)
+        free[active, chosen] = False
+        left[active] -= 1
+        if areas is not None:
+            _close_areas(free, left, used, areas, active, chosen)
+        posterior[active] += log_p[chosen, scores]
+        weights = np.exp(posterior[active] - posterior[active].max(axis=1, keepdims=True))
+        weights /= weights.sum(axis=1, keepdims=True)
+        mean = (weights * nodes).sum(axis=1)  # a matrix product would depend on the batch's size
+        sd = np.sqrt(np.maximum((weights * nodes**2).sum(axis=1) - mean**2, 0))
+        estimate[active] = mean
+        run.items[active, place], run.scores[active, place] = chosen, scores
+        run.theta[active, place], run.se[active, place] = mean, sd
+        run.length[active] = place + 1
+        active = active[(sd > (0.0 if max_se is None else max_se)) & (left[active] > 0)]
+        if not len(active):
+            break
+    return run
+
+
+def _empty_run(n: int, places: int) -> CatRun:
+    return CatRun(
+        items=np.full((n, places), -1),
+        scores=np.full((n, places), -1),
+        theta=np.full((n, places), np.nan),
+        se=np.full((n, places), np.nan),
+        length=np.zeros(n, dtype=np.int64),
+    )
+
+
+def _close_areas(
+    free: Bool[np.ndarray, "n I"],
+    left: Int[np.ndarray, " n"],
+    used: Int[np.ndarray, "n A"],
+    areas: Areas,
+    active: Int[np.ndarray, " m"],
+    chosen: Int[np.ndarray, " m"],
+) -> None:
+    area, most = areas
+    used[active, area[chosen]] += 1
+    full = used[active, area[chosen]] >= most[area[chosen]]
+    rows = active[full]
+    free[rows] &= area[None, :] != area[chosen[full]][:, None]
+    left[rows] = free[rows].sum(axis=1)
+
+
+def _ranking(
+    bank: Calibration, rule: Rule
+) -> tuple[Int[np.ndarray, "g I"], Callable[[np.ndarray], Int[np.ndarray, " m"]]]:
+    """Return item numbers from best to worst along a grid, and the grid place of an estimate."""
+    if rule == "random":
+        anyhow = np.arange(len(bank.items), dtype=np.int32)[None, :]
+        return anyhow, lambda theta: np.zeros(len(theta), dtype=np.int64)
+    middle = float(bank.threshold.mean())
+    reach = REACH + float(np.abs(bank.threshold - middle).max())
+    grid = np.linspace(middle - reach, middle + reach, GRID)
+    if rule == "closest":
+        worth = -np.abs(grid[:, None] - bank.difficulty)
+    else:
+        worth = information(bank, grid)
+    order = np.argsort(-worth, axis=1, kind="stable").astype(np.int32)
+    step = float(grid[1] - grid[0])
+    return order, lambda t: np.rint((t - grid[0]) / step).astype(np.int64).clip(0, GRID - 1)
+
+
+def _nth_free(
+    order: Int[np.ndarray, "g I"],
+    at: Int[np.ndarray, " m"],
+    free: Bool[np.ndarray, "n I"],
+    rows: Int[np.ndarray, " m"],
+    rank: Int[np.ndarray, " m"],
+    depth: int,
+) -> Int[np.ndarray, " m"]:
+    """Return the free item of this rank (0 = best); looks `depth` deep, deeper where it must."""
+    candidates = order[:, :depth][at]
+    count = free[rows[:, None], candidates].cumsum(axis=1)
+    out = candidates[np.arange(len(rows)), (count > rank[:, None]).argmax(axis=1)].astype(np.int64)
+    short = np.flatnonzero(count[:, -1] <= rank)
+    if len(short):
+        full = order.shape[1]
+        out[short] = _nth_free(order, at[short], free, rows[short], rank[short], full)
+    return out
+
+
+def _cumulative(
+    bank: Calibration,
+) -> Callable[[np.ndarray, np.ndarray], Float[np.ndarray, "m K"]]:
+    """Return the function from abilities and items to P(x <= h), h = 0 ... K - 1."""
+    inside = np.arange(int(bank.max_score.max())) < bank.max_score[:, None]
+    tau = np.full(inside.shape, np.inf)
+    tau[inside] = bank.threshold
+    beta = np.cumsum(np.where(inside, tau, 0.0), axis=1)
+    h = np.arange(1.0, inside.shape[1] + 1)
+
+    def graded(theta: np.ndarray, items: np.ndarray) -> np.ndarray:
+        return 1 - expit(bank.slope[items, None] * (theta[:, None] - tau[items]))
+
+    def divided(theta: np.ndarray, items: np.ndarray) -> np.ndarray:
+        exponent = bank.slope[items, None] * (h * theta[:, None] - beta[items])
+        exponent = np.where(inside[items], exponent, -np.inf)
+        p = softmax(np.hstack([np.zeros((len(items), 1)), exponent]), axis=1)
+        return (1 - bank.guess[items, None]) * p.cumsum(axis=1)[:, :-1]
+
+    return graded if bank.model == "grm" else divided

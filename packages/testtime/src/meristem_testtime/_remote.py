@@ -1,0 +1,145 @@
+"""JSON requests to a server, with retries.
+
+- refused connections, timeouts, 429 and 5xx are tried again, other answers never
+- `Retry-After` is obeyed; else waits double, with jitter, so that clients do not come in step
+"""
+
+import asyncio
+import random
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, cast
+
+import httpx
+
+from meristem_testtime._engine import EngineError
+from meristem_testtime._loop import LoopThread
+
+RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+FIRST_WAIT, LONGEST_WAIT = 0.25, 60.0  # seconds
+SHOWN = 300  # characters of a server's message in an error
+
+
+class Transport:
+    """JSON requests to one server.
+
+    Parameters
+    ----------
+    url
+        Base of the paths, such as http://localhost:8000/v1.
+    key
+        Sent as a bearer token.
+    timeout
+        Seconds to wait for an answer.
+    retries
+        Tries after the first.
+    concurrency
+        Most requests in flight.
+    """
+
+    def __init__(
+        self, url: str, *, key: str | None, timeout: float | int, retries: int, concurrency: int
+    ) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"url is {url!r}; it starts with http:// or https://")
+        if concurrency < 1 or retries < 0 or not timeout > 0:
+            raise ValueError(
+                f"concurrency ({concurrency}) must be at least 1, retries ({retries}) at least 0, "
+                f"timeout ({timeout}) above 0"
+            )
+        self.url, self.timeout, self.retries = url.rstrip("/"), timeout, retries
+        self._free = asyncio.Semaphore(concurrency)
+        self._loop = LoopThread()
+        self._client = httpx.AsyncClient(
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=timeout,
+            limits=httpx.Limits(max_connections=concurrency),
+            trust_env=False,
+        )
+
+    async def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the server's answer.
+
+        Raises
+        ------
+        EngineError
+            If it refuses the request, or no try is left.
+        """
+        return await self._loop.run(self._tried(path, body))
+
+    def close(self) -> None:
+        """Close the connections."""
+        try:
+            self._loop.wait(self._client.aclose())
+        finally:
+            self._loop.close()
+
+    async def _tried(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        cause = ""
+        for attempt in range(self.retries + 1):
+            wait = min(FIRST_WAIT * 2**attempt, LONGEST_WAIT) * random.SystemRandom().uniform(
+                0.5, 1
+            )
+            try:
+                async with self._free:
+                    answer = await self._client.post(self.url + path, json=body)
+            except httpx.TimeoutException:
+                cause = f"no answer within {self.timeout:g} s"
+            except httpx.TransportError as error:
+                cause = f"{type(error).__name__}: {error}"
+            else:
+                if answer.is_success:
+                    return self._parsed(answer)
+                cause = f"HTTP {answer.status_code}: {_message(answer)}"
+                if answer.status_code not in RETRIED:
+                    raise EngineError(f"{self.url}{path}: {cause}")
+                asked = retry_after(answer.headers.get("Retry-After"))
+                if asked is not None and asked > LONGEST_WAIT:
+                    raise EngineError(
+                        f"{self.url}{path}: {cause}; it asks to wait {asked:.0f} s, more than "
+                        f"{LONGEST_WAIT:.0f}: come back later, a journal goes on from here"
+                    )
+                wait = wait if asked is None else asked
+            if attempt < self.retries:
+                await asyncio.sleep(wait)
+        raise EngineError(
+            f"{self.url}{path}: {cause}, after {self.retries + 1} tries; check that the server "
+            "runs, then start again: a journal goes on from here"
+        )
+
+    def _parsed(self, answer: httpx.Response) -> dict[str, Any]:
+        found = _json(answer)
+        if found is None:
+            raise EngineError(f"{self.url}: not a JSON object but {answer.text[:SHOWN]!r}")
+        return found
+
+
+def retry_after(header: str | None) -> float | None:
+    """Return the seconds that a Retry-After header asks for, None if it says nothing readable."""
+    if header is None:
+        return None
+    try:
+        return max(float(header), 0.0)
+    except ValueError:
+        pass
+    try:
+        moment = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    return max((moment.astimezone(UTC) - datetime.now(UTC)).total_seconds(), 0.0)
+
+
+def _json(answer: httpx.Response) -> dict[str, Any] | None:
+    try:
+        found = answer.json()
+    except ValueError:
+        return None
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else None
+
+
+def _message(answer: httpx.Response) -> str:
+    """Return what the server says is wrong."""
+    found = _json(answer) or {}
+    error = found.get("error", found.get("message"))
+    said = cast("dict[str, Any]", error).get("message") if isinstance(error, dict) else error
+    return str(said or answer.text)[:SHOWN]

@@ -1,0 +1,200 @@
+"""One question as an algorithm sees it.
+
+- the seed of a sample is a hash of (seed, question, node), so batching never changes a result
+- budgets are checked before a request is sent: they are exceeded by at most one expansion
+"""
+
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from meristem_core import derive_seed, stream
+from meristem_testtime._batching import Run
+from meristem_testtime._engine import Completion, Request, need
+from meristem_testtime._nodes import Cost, Node, SearchResult
+
+Algorithm = Callable[["Task"], Awaitable[None]]
+
+
+class BudgetExhausted(Exception):
+    """Raised inside an algorithm when its question may spend no more."""
+
+
+class Task:
+    """One question as an algorithm sees it.
+
+    Attributes
+    ----------
+    root
+        The node before the first step.
+    step
+        How far an expansion goes.
+    rng
+        Random numbers of this question.
+    cost
+        What was spent so far.
+    log_normaliser
+        For algorithms that estimate it.
+    """
+
+    def __init__(self, name: str, prompt: tuple[int, ...], run: Run) -> None:
+        self.step = run.step
+        self.rng: np.random.Generator = stream(run.seed, "search", name)
+        self.cost = Cost()
+        self.log_normaliser: float | None = None
+        self.root = Node(
+            question=name, parent=None, place=-1, ids=(), logprobs=(), depth=0, text="",
+            finished=False, truncated=False,
+        )  # fmt: skip
+        self._prompt, self._run = prompt, run
+        self._solutions: dict[Node, float] = {}
+        self._nodes: list[Node] = []
+        self._children: dict[Node, int] = {}
+
+    async def expand(
+        self, nodes: Sequence[Node], n: int | Sequence[int] = 1, *, whole: bool = False
+    ) -> list[list[Node]]:
+        """Return n new children of each node, valued by the guide.
+
+        Parameters
+        ----------
+        nodes
+            Different nodes that are not finished.
+        n
+            How many children, for all nodes or for each; 0 gives an empty list.
+        whole
+            Whether to run to the end of the solution instead of one step.
+
+        Raises
+        ------
+        BudgetExhausted
+            If the question may spend no more; nothing was sent.
+        """
+        counts = [n] * len(nodes) if isinstance(n, int) else list(n)
+        asked = [(node, c) for node, c in zip(nodes, counts, strict=True) if c > 0]
+        closed = [node for node, _ in asked if node.finished]
+        if closed:
+            raise ValueError(f"node {closed[0].address()} is finished; expand open nodes only")
+        if not asked:
+            return [[] for _ in nodes]
+        if not whole or any(node is not self.root for node, _ in asked):
+            need(self._run.engine, "continue")
+        self._check_budget()
+        firsts = [self._children.get(node, 0) for node, _ in asked]
+        requests = [self._request(node, c, whole) for node, c in asked]
+        found = await self._run.generate(requests)
+        made = {
+            node: [self._child(node, first + i, each, whole) for i, each in enumerate(samples)]
+            for (node, _), first, samples in zip(asked, firsts, found, strict=True)
+        }
+        fresh = [child for children in made.values() for child in children]
+        self._book(requests, fresh)
+        valued = dict(zip(fresh, await self._valued(fresh), strict=True))
+        self._nodes += valued.values()
+        return [[valued[child] for child in made.get(node, [])] for node in nodes]
+
+    def finish(self, node: Node, weight: float = 1.0) -> None:
+        """Give a finished node as a solution; giving it again adds to its weight."""
+        self._solutions[node] = self._solutions.get(node, 0.0) + weight
+
+    async def append(self, node: Node, text: str) -> Node:
+        """Return a child of `node` that holds `text` instead of a sample; it is not finished."""
+        ids = self._run.engine.encode(text)
+        place = self._children.get(node, 0)
+        self._children[node] = place + 1
+        child = Node(
+            question=node.question, parent=node, place=place, ids=ids, logprobs=(),
+            depth=node.depth, text=node.text + text, finished=False, truncated=False,
+            value=node.value,
+        )  # fmt: skip
+        self._nodes.append(child)
+        return child
+
+    def prefix(self, node: Node, length: int) -> Node:
+        """Return an open sibling of `node` that holds its first `length` tokens.
+
+        Raises
+        ------
+        ValueError
+            If that is none or all of them.
+        """
+        parent = node.parent
+        if parent is None or not 0 < length < len(node.ids):
+            raise ValueError(f"length ({length}) must lie in (0, {len(node.ids)}), else use a node")
+        place = self._children.get(parent, 0)
+        self._children[parent] = place + 1
+        ids = node.ids[:length]
+        child = Node(
+            question=node.question, parent=parent, place=place, ids=ids,
+            logprobs=node.logprobs[:length], depth=parent.depth,
+            text=self._run.engine.decode(parent.path_ids() + ids), finished=False,
+            truncated=False, value=parent.value,
+        )  # fmt: skip
+        self._nodes.append(child)
+        return child
+
+    def result(self, *, exhausted: bool) -> SearchResult:
+        """Return what was found so far."""
+        return SearchResult(
+            question=self.root.question,
+            solutions=tuple(self._solutions),
+            weights=tuple(self._solutions.values()),
+            nodes=tuple(self._nodes),
+            cost=self.cost,
+            exhausted=exhausted,
+            log_normaliser=self.log_normaliser,
+        )
+
+    def _check_budget(self) -> None:
+        budget = self._run.budget
+        over_tokens = budget.tokens is not None and self.cost.tokens >= budget.tokens
+        if over_tokens or (
+            budget.expansions is not None and self.cost.samples >= budget.expansions
+        ):
+            raise BudgetExhausted
+
+    def _request(self, node: Node, n: int, whole: bool) -> Request:
+        first = self._children.get(node, 0)
+        self._children[node] = first + n
+        left = self.step.max_steps - node.depth if whole else 1
+        seed = derive_seed(self._run.seed, node.question, *node.address())
+        return Request(
+            prompt=self._prompt + node.path_ids(),
+            seed=seed + first,
+            n=n,
+            max_tokens=self.step.max_tokens * max(left, 1),
+            temperature=self._run.temperature,
+            stop=() if whole else self.step.stop,
+        )
+
+    def _child(self, node: Node, place: int, sample: Completion, whole: bool) -> Node:
+        depth = node.depth + 1
+        ended = sample.finish == "end"
+        cut = not ended and (whole or depth >= self.step.max_steps)
+        return Node(
+            question=node.question, parent=node, place=place, ids=sample.ids,
+            logprobs=sample.logprobs, depth=depth,
+            text=self._run.engine.decode(node.path_ids() + sample.ids),
+            finished=ended or cut, truncated=cut,
+        )  # fmt: skip
+
+    def _book(self, requests: Sequence[Request], fresh: Sequence[Node]) -> None:
+        self.cost = Cost(
+            prompt_tokens=self.cost.prompt_tokens + sum(len(each.prompt) for each in requests),
+            tokens=self.cost.tokens + sum(len(node.ids) for node in fresh),
+            samples=self.cost.samples + len(fresh),
+            requests=self.cost.requests + len(requests),
+        )
+
+    async def _valued(self, fresh: Sequence[Node]) -> list[Node]:
+        values = [0.0] * len(fresh)
+        if self._run.guide is not None:
+            values = [float(value) for value in await self._run.guide(fresh)]
+        if len(values) != len(fresh):
+            raise ValueError(f"the guide gave {len(values)} values for {len(fresh)} nodes")
+        for node, value in zip(fresh, values, strict=True):
+            if math.isnan(value):
+                raise ValueError(f"the guide gave nan for {node.text[-80:]!r}; give a number")
+        return [replace(node, value=value) for node, value in zip(fresh, values, strict=True)]

