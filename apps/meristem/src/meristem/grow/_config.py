@@ -149,8 +149,8 @@ class GrowConfig:
     """
 
     scale: Literal["micro", "tiny", "small", "paper"] = "tiny"
-    """micro: under a minute on 2 cores; tiny: under 5; small: about 40; paper: Pythia-160M on
-    GPUs."""
+    """micro: about a minute on 2 cores; tiny: about 6; small: about an hour; paper: Pythia-160M
+    on GPUs."""
 
     corpus: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """A file, folder, glob (.txt, .jsonl, .gz, .zst) or hub:NAME; PATH=2 gives it weight 2.
