@@ -3,13 +3,17 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from meristem._rows import Row, measured_text
 from meristem.grow._corpus import SPLITS
+from meristem.grow._exam import Examined
 from meristem.grow._phases import Learning
 from meristem_core.report import (
     Check,
     Checks,
     Details,
+    Drawing,
     HorizontalLine,
     LineChart,
     Page,
@@ -23,6 +27,7 @@ from meristem_core.report import (
     render,
     render_svg,
 )
+from meristem_exam import ruler
 
 HOLDS = {"reproduced": True, "refuted": False, "partly": None, "not testable here": None}
 
@@ -41,6 +46,7 @@ def render_report(grown: Any, training: Sequence[dict[str, float]]) -> str:
         Section(title="In short", blocks=[_tiles(grown), _checks(grown.rows)]),
         Section(title="Loss", blocks=_loss(grown, training)),
         Section(title="Learning phases", blocks=_phases(grown)),
+        Section(title="An exam on one scale", blocks=_exam(grown.exam)),
         Section(title="What it writes", blocks=_samples(grown)),
         Section(title="Text", blocks=[_corpus_table(grown)]),
         Section(title="Cost", blocks=_cost(grown)),
@@ -144,6 +150,52 @@ def _phases(grown: Any) -> list[Text | LineChart]:
         "uses longer contexts it leaves p2 as well, and the divergence from it grows again."
     )
     return [Text(text), *charts, induction]
+
+
+def _exam(exam: Examined) -> list[Text | LineChart | Drawing]:
+    placed = [
+        (step, middle, low, high)
+        for step, middle, low, high in zip(
+            exam.steps, exam.ability, exam.low, exam.high, strict=True
+        )
+        if middle is not None and low is not None and high is not None
+    ]
+    text = (
+        f"Every snapshot answered the same {len(exam.items)} generated items with four choices: "
+        "which text goes on (continue), which order of its tokens is real (order), what follows "
+        "when random tokens begin again (repeat). Snapshots and items stand on one scale: at an "
+        "item's place half of the answers are right."
+    )
+    if len(placed) < 2:
+        return [Text(text), Text("Too few snapshots have a finite place.")]
+    steps, middle, low, high = (list(column) for column in zip(*placed, strict=True))
+    return [
+        Text(text),
+        LineChart(
+            title="Ability of the snapshots",
+            x_label="step",
+            y_label="logits",
+            series=[Series(name="ability", x=steps, y=middle, low=low, high=high)],
+            note=f"The band is 95 %; reliability {exam.reliability:.2f}.",
+        ),
+        LineChart(
+            title="Share solved",
+            x_label="step",
+            y_label="share",
+            series=[Series(name=kind, x=exam.steps, y=y) for kind, y in exam.rate.items()],
+            lines=[HorizontalLine(name="chance", y=0.25)],
+        ),
+        Drawing(
+            title="Snapshots and items on one ruler",
+            svg=ruler(
+                np.array(middle),
+                [f"step {step:,}" for step in steps],
+                np.array(exam.difficulty),
+                exam.items,
+            ),
+            legend=[("c0", "snapshots"), ("c1", "items")],
+        ),
+    ]
 
 
 def _loss_chart(name: str, steps: Sequence[int], domain: Learning) -> LineChart:
