@@ -3,19 +3,17 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from meristem._rows import Row, measured_text
 from meristem.grow._corpus import SPLITS
-from meristem.grow._exam import Examined
+from meristem.grow._exam_report import exam_blocks
 from meristem.grow._phases import Learning
 from meristem_core.report import (
     Check,
     Checks,
     Details,
-    Drawing,
     HorizontalLine,
     LineChart,
+    Link,
     Page,
     Samples,
     Section,
@@ -27,8 +25,13 @@ from meristem_core.report import (
     render,
     render_svg,
 )
-from meristem_exam import ruler
 
+KINDS = {
+    "initial": "present at the first snapshot",
+    "emergent": "come later and stay",
+    "transient": "come later and go",
+    "dead": "hardly ever fire",
+}
 HOLDS = {"reproduced": True, "refuted": False, "partly": None, "not testable here": None}
 
 
@@ -46,7 +49,8 @@ def render_report(grown: Any, training: Sequence[dict[str, float]]) -> str:
         Section(title="In short", blocks=[_tiles(grown), _checks(grown.rows)]),
         Section(title="Loss", blocks=_loss(grown, training)),
         Section(title="Learning phases", blocks=_phases(grown)),
-        Section(title="An exam on one scale", blocks=_exam(grown.exam)),
+        Section(title="An exam on one scale", blocks=exam_blocks(grown.exam)),
+        Section(title="Features", blocks=_features(grown.evolution)),
         Section(title="What it writes", blocks=_samples(grown)),
         Section(title="Text", blocks=[_corpus_table(grown)]),
         Section(title="Cost", blocks=_cost(grown)),
@@ -152,49 +156,43 @@ def _phases(grown: Any) -> list[Text | LineChart]:
     return [Text(text), *charts, induction]
 
 
-def _exam(exam: Examined) -> list[Text | LineChart | Drawing]:
-    placed = [
-        (step, middle, low, high)
-        for step, middle, low, high in zip(
-            exam.steps, exam.ability, exam.low, exam.high, strict=True
+def _features(evolution: Any) -> list[Text | Link | Tiles | LineChart]:
+    found = evolution.measured
+    steps, turning = found.steps, found.turning
+    tiles = [Tile(label=kind, value=f"{count:,}", note=KINDS[kind])
+             for kind, count in found.kinds["0.5"].items()]  # fmt: skip
+    tiles.append(
+        Tile(
+            label="directions turn before",
+            value=f"step {turning.step:,}",
+            note=f"95 % interval {turning.low:,} to {turning.high:,}",
         )
-        if middle is not None and low is not None and high is not None
-    ]
-    text = (
-        f"Every snapshot answered the same {len(exam.items)} generated items with four choices: "
-        "which text goes on (continue), which order of its tokens is real (order), what follows "
-        "when random tokens begin again (repeat). Snapshots and items stand on one scale: at an "
-        "item's place half of the answers are right."
     )
-    if len(placed) < 2:
-        return [Text(text), Text("Too few snapshots have a finite place.")]
-    steps, middle, low, high = (list(column) for column in zip(*placed, strict=True))
+    emergence = LineChart(
+        title="Features that emerge",
+        x_label="step",
+        y_label="features",
+        series=[
+            Series(name=f"norm above {threshold} of the largest", x=steps, y=counts)
+            for threshold, counts in found.emergence.items()
+        ],
+    )
+    dimensions = LineChart(
+        title="Dimensionality of the features",
+        x_label="step",
+        y_label="share of the width",
+        series=[Series(name="all living features", x=steps, y=found.dimensionality)],
+    )
+    text = (
+        "A crosscoder is one sparse dictionary for the activations of all snapshots at "
+        f"{evolution.site}: the norm of a feature says how strong it is at each of them."
+    )
     return [
         Text(text),
-        LineChart(
-            title="Ability of the snapshots",
-            x_label="step",
-            y_label="logits",
-            series=[Series(name="ability", x=steps, y=middle, low=low, high=high)],
-            note=f"The band is 95 %; reliability {exam.reliability:.2f}.",
-        ),
-        LineChart(
-            title="Share solved",
-            x_label="step",
-            y_label="share",
-            series=[Series(name=kind, x=exam.steps, y=y) for kind, y in exam.rate.items()],
-            lines=[HorizontalLine(name="chance", y=0.25)],
-        ),
-        Drawing(
-            title="Snapshots and items on one ruler",
-            svg=ruler(
-                np.array(middle),
-                [f"step {step:,}" for step in steps],
-                np.array(exam.difficulty),
-                exam.items,
-            ),
-            legend=[("c0", "snapshots"), ("c1", "items")],
-        ),
+        Tiles(tiles),
+        emergence,
+        dimensions,
+        Link(text="Explore every feature", file="explorer.html"),
     ]
 
 
@@ -280,7 +278,9 @@ def _cost(grown: Any) -> list[Table]:
 
 
 def _settings(config: dict[str, Any]) -> Table:
-    flat = {**{key: value for key, value in config.items() if key != "sizes"}, **config["sizes"]}
+    sizes = dict(config["sizes"])
+    features = {f"features: {key}": value for key, value in sizes.pop("evolution").items()}
+    flat = {key: value for key, value in config.items() if key != "sizes"} | sizes | features
     return Table(
         columns=["setting", "value"], rows=[[key, str(value)] for key, value in flat.items()]
     )

@@ -9,6 +9,7 @@ from meristem_core.report._blocks import (
     Drawing,
     HorizontalLine,
     LineChart,
+    Link,
     Page,
     Samples,
     Section,
@@ -19,7 +20,7 @@ from meristem_core.report._blocks import (
     Tiles,
 )
 from meristem_core.report._figure import render_svg
-from meristem_core.report._page import render
+from meristem_core.report._page import document, fragments, render
 from meristem_core.report._text import clean
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Drawing",
     "HorizontalLine",
     "LineChart",
+    "Link",
     "Page",
     "Samples",
     "Section",
@@ -40,6 +42,8 @@ __all__ = [
     "Tile",
     "Tiles",
     "clean",
+    "document",
+    "fragments",
     "render",
     "render_svg",
 ]
