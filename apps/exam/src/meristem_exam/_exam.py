@@ -204,13 +204,14 @@ def _length(
 ) -> tuple[LengthStudy | None, LengthStudy | None]:
     if evidence.length is None:
         return None, None
-    seen = np.where(np.isnan(evidence.length), np.nan, y)
+    length = evidence.length
+    seen = np.where(np.isnan(length), np.nan, y)
     points = evidence.max_score
 
     def study(answered: np.ndarray | None) -> LengthStudy:
         return length_as_difficulty(
             seen,
-            evidence.length,
+            length,
             weight=w,
             subject=evidence.subject,
             points=points,

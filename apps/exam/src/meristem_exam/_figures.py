@@ -80,7 +80,7 @@ def ruler(
                 seen[slot] += 1
                 parts.append(
                     f'<circle class="{kind}" cx="{left + (slot + 0.5) * width:.1f}" cy="{y:.1f}" '
-                    f'r="{min(step / 2, 3.6):.1f}"><title>{clean(names[k])}: '
+                    f'r="{min(step / 2, 3.6):.1f}"><title>{clean(str(names[k]))}: '
                     f"{_label(float(source[k]))}</title></circle>"
                 )
             continue

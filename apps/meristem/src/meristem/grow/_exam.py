@@ -15,15 +15,16 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from jaxtyping import Int
+from transformers import PreTrainedModel
 
 from meristem.grow._config import Scale
 from meristem.grow._corpus import Corpus
 from meristem.grow._model import load_snapshot
 from meristem.grow._pretrain import snapshot_path
-from meristem.grow._score import score_rows
 from meristem.grow._tokens import load_tokens
 from meristem_core import read_json, stream, write_json
 from meristem_core.command import Progress
+from meristem_core.torch import score_rows
 from meristem_exam import Evidence, sit_exam
 from meristem_rasch import ScoreMatrix
 
@@ -144,11 +145,11 @@ def _orders(span: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
     return []
 
 
-def answer(model: torch.nn.Module, options: Options) -> list[int]:
+def answer(model: PreTrainedModel, options: Options) -> list[int]:
     """Return 1 where the model gives the right span the highest log-probability, else 0."""
     count, width = len(options), options.shape[2]
     rows = torch.from_numpy(options.reshape(-1, width))
-    loss = torch.cat([block.loss().cpu() for block in score_rows(model, rows)])  # type: ignore[arg-type]
+    loss = torch.cat([block.loss().cpu() for block in score_rows(model, rows)])
     spans = loss.view(count, OPTIONS, width - 1)[:, :, -ANSWER:].double().sum(dim=2)
     return (spans[:, 0] < spans[:, 1:].min(dim=1).values).int().tolist()
 
