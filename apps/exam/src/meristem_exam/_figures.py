@@ -100,9 +100,9 @@ def ruler(
             f"systems ({len(a):,}), each a dot" if len(a) <= 60 else f"systems ({len(a):,})",
             "start ink",
         ),
-        text(right, 14, "stronger →", "y"),
+        text(right, 10, "stronger →", "y"),
         text(left, middle + tall + 14, f"items ({len(b):,})", "start ink"),
-        text(right, middle + tall + 14, "harder →", "y"),
+        text(right, middle + tall + 10, "harder →", "y"),
         text(
             WIDTH / 2,
             middle + tall + 46,
