@@ -60,7 +60,7 @@ def test_the_snapshots_sit_an_exam(run):
     exam = json.loads((out / "result.json").read_text())["exam"]
     assert exam["steps"] == json.loads((out / "result.json").read_text())["phases"]["steps"]
     assert set(exam["kinds"]) == {"continue", "order", "repeat"}
-    assert len(exam["items"]) == len(set(exam["items"])) == len(exam["difficulty"]) == 120
+    assert len(exam["items"]) == len(set(exam["items"])) == len(exam["difficulty"]) == 90
     assert abs(np.mean(exam["difficulty"])) < 1e-9, "items average 0"
     first, last = exam["rate"]["continue"][0], exam["rate"]["continue"][-1]
     assert abs(first - 0.25) < 0.25, "a fresh model guesses"

@@ -29,7 +29,7 @@ from meristem_exam import Evidence, sit_exam
 from meristem_rasch import ScoreMatrix
 
 PREFIX, ANSWER, OPTIONS = 24, 8, 4
-ITEMS = 40  # of a kind and domain
+ITEMS = 30  # of a kind and domain
 
 Options = Int[np.ndarray, "items options width"]
 
