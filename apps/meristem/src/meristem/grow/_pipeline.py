@@ -19,6 +19,7 @@ from meristem.grow._checks import check_learning
 from meristem.grow._config import SCALES, GrowConfig, Scale, snapshot_steps
 from meristem.grow._corpus import Corpus, build_corpus
 from meristem.grow._cost import estimate_cost
+from meristem.grow._exam import Examined, hold_exam
 from meristem.grow._features import EXPLORER, evolve_features
 from meristem.grow._model import native_bfloat16
 from meristem.grow._phases import Phases, measure_phases
@@ -46,6 +47,7 @@ class Grown:
     tokens: Tokens
     pretrained: Pretrained
     phases: Phases
+    exam: Examined
     evolution: Evolved
     rows: list[Row]
     seconds: dict[str, float]  # of each stage, in the session that finished it
@@ -139,6 +141,21 @@ def _run(config: GrowConfig, stored: dict[str, object], scale: Scale, stages: St
             say=stages.say,
         ),
     )
+    exam = stages.alone(
+        "exam",
+        Examined,
+        lambda folder, progress: hold_exam(
+            folder,
+            scale=scale,
+            corpus=corpus,
+            tokens=stages.folder("tokens"),
+            snapshots=stages.folder("pretrain") / "snapshots",
+            steps=pretrained.snapshots,
+            seed=config.seed,
+            accelerator=stages.accelerator,
+            progress=progress,
+        ),
+    )
     seconds = stages.seconds()
     rows = check_learning(
         stages.folder("phases"), phases, seed=config.seed, seconds=sum(seconds.values())
@@ -150,6 +167,7 @@ def _run(config: GrowConfig, stored: dict[str, object], scale: Scale, stages: St
         tokens=tokens,
         pretrained=pretrained,
         phases=phases,
+        exam=exam,
         evolution=evolution,
         rows=rows,
         seconds=seconds,

@@ -5,6 +5,7 @@ from typing import Any
 
 from meristem._rows import Row, measured_text
 from meristem.grow._corpus import SPLITS
+from meristem.grow._exam_report import exam_blocks
 from meristem.grow._phases import Learning
 from meristem_core.report import (
     Check,
@@ -48,6 +49,7 @@ def render_report(grown: Any, training: Sequence[dict[str, float]]) -> str:
         Section(title="In short", blocks=[_tiles(grown), _checks(grown.rows)]),
         Section(title="Loss", blocks=_loss(grown, training)),
         Section(title="Learning phases", blocks=_phases(grown)),
+        Section(title="An exam on one scale", blocks=exam_blocks(grown.exam)),
         Section(title="Features", blocks=_features(grown.evolution)),
         Section(title="What it writes", blocks=_samples(grown)),
         Section(title="Text", blocks=[_corpus_table(grown)]),
