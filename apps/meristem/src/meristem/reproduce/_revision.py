@@ -51,7 +51,7 @@ def train(*, steps: int, seed: int) -> HFEngine:
     end = vocabulary["."]
     config = transformers.LlamaConfig(
         vocab_size=len(ALPHABET), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=64,
+        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=256,
         initializer_range=0.1, eos_token_id=end, bos_token_id=None, pad_token_id=None,
     )  # fmt: skip
     rng = stream(seed, "revision")
