@@ -34,7 +34,10 @@ WORD = re.compile(r"\s*([A-Za-z]{2,})(?![A-Za-z])")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deliberation:
-    """Accuracies on the tasks, each with the bounds of its 95 % interval over tasks."""
+    """Accuracies on the tasks, each with the bounds of its 95 % interval over tasks.
+
+    With fewer than two tasks (the text has no lower-case Latin words) the lists are empty.
+    """
 
     tasks: int
     samples: int
@@ -54,6 +57,11 @@ def deliberate(
     """Sample the snapshot on tasks from the first domain's held-out text, and judge."""
     engine = HFEngine(load_snapshot(snapshot, context=context), tokenizer, name=str(snapshot))
     tasks = _tasks(texts, corpus.domains[0].name, engine, context, seed)
+    if len(tasks) < 2:
+        return Deliberation(
+            tasks=len(tasks), samples=0, unanswered=0.0, one=[], coverage=[], votes={},
+            minus_majority={}, rounds=[], budget=0, parallel_minus_sequential=[],
+        )  # fmt: skip
     prompts = {name: before for name, (before, _) in tasks.items()}
     step = tt.Step(max_tokens=NEW, max_steps=1)
     drawn = tt.search_sync(

@@ -48,6 +48,7 @@ class Grown:
     pretrained: Pretrained
     phases: Phases
     evolution: Evolved
+    deliberation: Deliberation
     rows: list[Row]
     seconds: dict[str, float]  # of each stage, in the session that finished it
     peak_memory: int  # bytes, resident, of this process
@@ -166,6 +167,7 @@ def _run(config: GrowConfig, stored: dict[str, object], scale: Scale, stages: St
         pretrained=pretrained,
         phases=phases,
         evolution=evolution,
+        deliberation=deliberation,
         rows=rows,
         seconds=seconds,
         peak_memory=peak_memory(),

@@ -240,6 +240,8 @@ def _samples(grown: Any) -> list[Text | Samples | Details]:
 
 
 def _deliberation(found: Any) -> list[Text | Table]:
+    if not found.rounds:
+        return [Text("The held-out text has too few lower-case Latin words to ask for.")]
     first, last = 100 * found.rounds[0], 100 * found.rounds[-1]
     gap = _points(found.parallel_minus_sequential)
     return [
