@@ -97,7 +97,7 @@ def _tasks(
     text = "\n".join(document.text for document in read_split(texts, domain, "validation"))
     places = [found.start() for found in re.finditer(r"(?<=[a-z,]) [a-z]{2,}(?=[ ,.])", text)]
     places = [place for place in places if place >= BEFORE]
-    most = (context - (ROUNDS + 1) * NEW) // (ROUNDS + 1)
+    most = context // (ROUNDS + 1) - NEW - 2  # two more: a line end, and another way to cut tokens
     tasks: dict[str, tuple[str, str]] = {}
     for place in stream(seed, "tasks").permutation(np.array(places, np.int64)).tolist():
         before = engine.decode(engine.encode(text[place - BEFORE : place])[-most:])
@@ -117,7 +117,10 @@ def _again(prompts: dict[str, str]) -> tt.Algorithm:
         for round_ in range(ROUNDS + 1):
             if round_:
                 node = await task.append(node, f"\n{prompts[task.root.question]}")
-            ((node,),) = await task.expand([node], whole=True)
+            try:
+                ((node,),) = await task.expand([node], whole=True)
+            except tt.ContextFullError:
+                return
             task.finish(node)
 
     return algorithm
@@ -152,19 +155,19 @@ def _traces(drawn: list[tt.SearchResult], tasks: dict[str, tuple[str, str]]) -> 
 def _chains(asked: list[tt.SearchResult], tasks: dict[str, tuple[str, str]]) -> tt.Chains:
     shape = (len(asked), ROUNDS + 1)
     answer, tokens = np.full(shape, -1, np.int64), np.zeros(shape, np.int64)
-    correct = np.zeros(shape, bool)
+    correct, alive = np.zeros(shape, bool), np.zeros(shape, bool)
     for row, result in enumerate(asked):
         known: dict[str, int] = {}
         for column, node in enumerate(result.solutions):
             before = "" if node.parent is None else node.parent.text
             word = _word(node.text[len(before) :])
-            tokens[row, column] = len(node.ids)
+            tokens[row, column], alive[row, column] = len(node.ids), True
             if word is not None:
                 answer[row, column] = known.setdefault(word.casefold(), len(known))
                 correct[row, column] = word.casefold() == tasks[result.question][1].casefold()
     return tt.Chains(
         question=np.arange(len(asked)), answer=answer, correct=correct, tokens=tokens,
-        alive=np.ones(shape, bool),
+        alive=alive,
     )  # fmt: skip
 
 

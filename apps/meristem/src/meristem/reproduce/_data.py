@@ -63,7 +63,7 @@ def judge(found: tt.MeanInterval, sign: int) -> Verdict:
 
 def pooled(verdicts: list[Verdict]) -> Verdict:
     """Return the verdict over models: reproduced or refuted only where all agree."""
-    tested = [each for each in verdicts if each != "not testable here"]
+    tested: list[Verdict] = [each for each in verdicts if each != "not testable here"]
     if not tested:
         return "not testable here"
     return tested[0] if len(set(tested)) == 1 else "partly"
