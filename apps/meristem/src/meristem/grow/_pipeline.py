@@ -19,11 +19,12 @@ from meristem.grow._checks import check_learning
 from meristem.grow._config import SCALES, GrowConfig, Scale, snapshot_steps
 from meristem.grow._corpus import Corpus, build_corpus
 from meristem.grow._cost import estimate_cost
+from meristem.grow._deliberate import Deliberation, deliberate
 from meristem.grow._exam import Examined, hold_exam
 from meristem.grow._features import EXPLORER, evolve_features
 from meristem.grow._model import native_bfloat16
 from meristem.grow._phases import Phases, measure_phases
-from meristem.grow._pretrain import Pretrained, pretrain
+from meristem.grow._pretrain import Pretrained, pretrain, snapshot_path
 from meristem.grow._report import render_figure, render_report
 from meristem.grow._stages import Stages
 from meristem.grow._tokens import Tokens, build_tokens, load_tokenizer, load_tokens
@@ -49,6 +50,7 @@ class Grown:
     phases: Phases
     exam: Examined
     evolution: Evolved
+    deliberation: Deliberation
     rows: list[Row]
     seconds: dict[str, float]  # of each stage, in the session that finished it
     peak_memory: int  # bytes, resident, of this process
@@ -156,6 +158,20 @@ def _run(config: GrowConfig, stored: dict[str, object], scale: Scale, stages: St
             progress=progress,
         ),
     )
+    deliberation = stages.alone(
+        "deliberate",
+        Deliberation,
+        lambda folder, progress: deliberate(
+            snapshot=snapshot_path(
+                stages.folder("pretrain") / "snapshots", pretrained.snapshots[-1]
+            ),
+            tokenizer=load_tokenizer(stages.folder("tokens")),
+            texts=stages.folder("corpus"),
+            corpus=corpus,
+            context=scale.context,
+            seed=config.seed,
+        ),
+    )
     seconds = stages.seconds()
     rows = check_learning(
         stages.folder("phases"), phases, seed=config.seed, seconds=sum(seconds.values())
@@ -169,6 +185,7 @@ def _run(config: GrowConfig, stored: dict[str, object], scale: Scale, stages: St
         phases=phases,
         exam=exam,
         evolution=evolution,
+        deliberation=deliberation,
         rows=rows,
         seconds=seconds,
         peak_memory=peak_memory(),

@@ -52,6 +52,7 @@ def render_report(grown: Any, training: Sequence[dict[str, float]]) -> str:
         Section(title="An exam on one scale", blocks=exam_blocks(grown.exam)),
         Section(title="Features", blocks=_features(grown.evolution)),
         Section(title="What it writes", blocks=_samples(grown)),
+        Section(title="Votes at test time", blocks=_deliberation(grown.deliberation)),
         Section(title="Text", blocks=[_corpus_table(grown)]),
         Section(title="Cost", blocks=_cost(grown)),
         Section(title="Settings", blocks=[_settings(grown.config)]),
@@ -238,6 +239,43 @@ def _samples(grown: Any) -> list[Text | Samples | Details]:
         blocks.append(Samples([*first, *(items[place] for place in shown)]))
         blocks.append(Details(summary=f"All snapshots on {name}", blocks=[Samples(items)]))
     return blocks
+
+
+def _deliberation(found: Any) -> list[Text | Table]:
+    if not found.rounds:
+        return [Text("The held-out text has too few lower-case Latin words to ask for.")]
+    first, last = 100 * found.rounds[0], 100 * found.rounds[-1]
+    gap = _points(found.parallel_minus_sequential)
+    return [
+        Text(
+            f"The last snapshot guesses the next word at {found.tasks} places of held-out text, "
+            f"{found.samples} samples each; {found.unanswered:.0%} of the samples begin with no "
+            "word. Intervals are 95 % over places, ties shared evenly."
+        ),
+        Table(
+            columns=["choice", "right, %", "minus majority, points"],
+            rows=[
+                ["one sample", _points(found.one), "-"],
+                *(
+                    [name, _points(share), _points(found.minus_majority.get(name))]
+                    for name, share in found.votes.items()
+                ),
+                ["any sample", _points(found.coverage), "-"],
+            ],
+        ),
+        Text(
+            f"Asked again and again with its own answers before it, it is right {first:.0f} % of "
+            f"the time at first and {last:.0f} % in the end. At {found.budget} new tokens a place, "
+            f"voting minus asking again is {gap} points."
+        ),
+    ]
+
+
+def _points(values: list[float] | None) -> str:
+    if values is None:
+        return "-"
+    mean, low, high = (100 * value for value in values)
+    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def _corpus_table(grown: Any) -> Table:

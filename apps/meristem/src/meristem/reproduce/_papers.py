@@ -79,14 +79,16 @@ PAPERS = {
             title="Revisiting the Test-Time Scaling of o1-like Models: Do they Truly Possess "
             "Test-Time Scaling Capabilities?",
             part="testtime",
-            state="not yet",
+            state="complete",
+            module="_test_time_scaling",
         ),
         Paper(
             id="2412.14135",
             title="Scaling of Search and Learning: A Roadmap to Reproduce o1 from Reinforcement "
             "Learning Perspective",
             part="testtime, rewards",
-            state="not yet",
+            state="partly",
+            module="_search_and_learning",
         ),
         Paper(
             id="2412.10056",
