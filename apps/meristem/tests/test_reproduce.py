@@ -37,7 +37,7 @@ def test_a_paper_has_a_module_exactly_when_it_has_a_state():
     [
         ([], "reproduce needs an arXiv id"),
         (["1706.03762"], "1706.03762 is none of our papers"),
-        (["2412.10056"], "2412.10056 is not reproduced yet: it waits for rasch"),
+        (["2507.05197"], "2507.05197 is not reproduced yet: it waits for polar"),
     ],
 )
 def test_what_cannot_be_reproduced_is_said(meristem, words, message):
@@ -59,3 +59,31 @@ def test_the_statistical_phase_is_reproduced_quickly(tmp_path, meristem):
         assert row["verdict"] in VERDICTS
         assert row["low"] <= row["measured"] <= row["high"]
     assert done.returncode == 0, [(row["claim"], row["verdict"]) for row in found["rows"]]
+
+
+@pytest.mark.data
+@pytest.mark.paper
+def test_what_gaokao_eval_claims_is_judged_beside_its_controls(tmp_path, meristem, data_dir):
+    words = ["reproduce", "2412.10056", "--quick", "--json", "--out", tmp_path]
+    done = meristem(*words, MERISTEM_DATA=str(data_dir))
+    assert done.returncode == 1, done.stderr  # not every claim survives
+    rows = {row["claim"]: row for row in json.loads(done.stdout)["rows"]}
+    for row in rows.values():
+        assert list(row) == FIELDS
+        if row["verdict"] == "not testable here":
+            assert row["measured"] is None
+        else:
+            assert row["low"] <= row["measured"] <= row["high"]
+    verdicts = {claim: row["verdict"] for claim, row in rows.items()}
+    assert verdicts["The same in mathematics and sciences"] == "refuted"
+    assert verdicts["Human difficulty labels do not predict scores of language models"] == "refuted"
+    assert verdicts["Graders are inconsistent on more than 32 % of the answers"] == "refuted"
+    found = rows["Difficulty as language models meet it restores a Rasch fit"]
+    assert found["verdict"] == "reproduced"
+    assert sorted(verdicts.values()).count("not testable here") == 3
+
+
+def test_gaokao_without_its_data_is_a_usage_error(tmp_path, meristem):
+    done = meristem("reproduce", "2412.10056", MERISTEM_DATA=str(tmp_path))
+    assert done.returncode == 2
+    assert "name in MERISTEM_DATA a folder" in done.stderr

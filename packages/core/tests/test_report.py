@@ -18,6 +18,7 @@ from meristem_core.report import (
     Drawing,
     HorizontalLine,
     LineChart,
+    Link,
     Page,
     Samples,
     Section,
@@ -26,6 +27,8 @@ from meristem_core.report import (
     Text,
     Tile,
     Tiles,
+    document,
+    fragments,
     render,
     render_svg,
 )
@@ -197,6 +200,36 @@ def test_a_figure_is_one_file_that_a_browser_draws(tmp_path, open_page):
         assert page.locator("circle").count() == 4
     with pytest.raises(ValueError, match="charts is empty; give"):
         render_svg([])
+
+
+def test_a_page_of_ones_own_has_the_look_of_a_report():
+    parts = fragments([[chart([0, 1], [1, 2])], [chart([0, 1], [2, 1])]])
+    text = document("A < B", "".join(parts), style="b { color: red }", script="const x = 1;")
+    outline = Outline(text)
+    ids = [attributes["id"] for tag, attributes in outline.tags if tag == "input"]
+    assert len(ids) == len(set(ids)) == 4, "charts of all fragments have ids of their own"
+    assert "<title>A &lt; B</title>" in text
+    assert "--paper" in text
+    assert text.index("--paper") < text.index("b { color: red }")
+
+
+@pytest.mark.parametrize("name", ["style", "script"])
+def test_a_text_that_would_end_its_element_is_refused(name):
+    with pytest.raises(ValueError, match="would end it"):
+        document("A", "", **{name: f"x </{name.upper()}>"})
+
+
+def test_a_link_leads_to_a_file_beside_the_report():
+    text = render(page_of(Link(text="All <features>", file="features/explorer.html")))
+    assert '<a href="features/explorer.html">All &lt;features&gt;</a>' in text
+
+
+@pytest.mark.parametrize(
+    "file", ["", "http://a.b", "/etc", "../a.html", "a/../../b", "javascript:x"]
+)
+def test_a_link_that_leads_elsewhere_is_refused(file):
+    with pytest.raises(ValueError, match="must be a relative path"):
+        Link(text="x", file=file)
 
 
 def test_a_drawing_stands_in_the_row_of_its_neighbours():

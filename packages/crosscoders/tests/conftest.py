@@ -23,6 +23,7 @@ from meristem_crosscoders import (
 from meristem_crosscoders._tasks import NOUNS, PLACES_BESIDE, VERBS
 
 STEPS = (0, 20, 60, 300)
+SERIES = (0, 5, 10, 20, 30, 45, 60, 90, 120, 200, 300)  # for the phases
 SITE = "model.layers.0"
 LENGTH = 12
 
@@ -45,6 +46,7 @@ class Grown:
 
     encode: object
     words: list
+    series: dict
     snapshots: SnapshotSet
     tokens: torch.Tensor
     crosscoder: Crosscoder
@@ -98,7 +100,7 @@ def grown():
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     models = {}
     for step in range(STEPS[-1] + 1):
-        if step in STEPS:
+        if step in SERIES:
             models[step] = copy.deepcopy(model).eval().requires_grad_(False)
         batch = sentences(words.encode, rng, 32)
         logits = model(batch[:, :-1]).logits
@@ -107,7 +109,7 @@ def grown():
         loss.backward()
         optimizer.step()
     tokens = sentences(words.encode, rng, 400)
-    snapshots = SnapshotSet.from_modules(models, SITE)
+    snapshots = SnapshotSet.from_modules({step: models[step] for step in STEPS}, SITE)
     raw = snapshots.activations(tokens)[:, 1:].flatten(0, 1)
     normalisation = estimate_normalisation(raw)
     x = normalisation.apply(raw)
@@ -130,6 +132,7 @@ def grown():
     return Grown(
         encode=words.encode,
         words=words.words,
+        series=models,
         snapshots=snapshots,
         tokens=tokens,
         crosscoder=crosscoder.requires_grad_(False),

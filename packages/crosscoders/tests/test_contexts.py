@@ -50,8 +50,7 @@ def test_contexts_are_the_strongest_tokens_of_the_strongest_rows(
     codes = crosscoder.encode(activations(tokens).flatten(0, 1)).value.unflatten(0, (rows, T))
     before = width - 1 - width // 4
     for i in range(6):
-        s = int(crosscoder.norms()[i].argmax())
-        y = codes[:, :, i, s] * crosscoder.norms()[i, s]
+        y = codes[:, :, i].amax(-1) * crosscoder.norms()[i].max()
         y[:, :drop] = 0
         best = sorted(((float(-row.max()), r) for r, row in enumerate(y)))[:n]
         best = [(-value, r) for value, r in best if value < 0]
@@ -116,6 +115,8 @@ def test_a_feature_of_the_subject_needs_more_context_than_one_of_the_word(grown)
     contexts = top_contexts(grown.folded, grown.activations, grown.tokens, n=6, width=8)
     found = context_length(grown.folded, grown.activations, grown.tokens, contexts)
     some = contexts.counts() > 0
+    fired = grown.folded.encode(grown.activations(grown.tokens)[:, 1:].flatten(0, 1)).value != 0
+    assert (some == fired.any(0).any(1)).all()
     assert (found.median[some] >= 1).all()
     assert (found.median[~some] == 0).all()
     assert ((found.length > 0) == (contexts.row >= 0)).all()

@@ -1,6 +1,10 @@
 """Training learns, resumes to the bit and refuses what it cannot use."""
 
+import signal
+import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,10 +12,16 @@ import torch
 from meristem_crosscoders import (
     Crosscoder,
     CrosscoderConfig,
+    Normalisation,
     TrainConfig,
     evaluate,
     initialise,
+    l1_penalty,
     load_crosscoder,
+    reconstruction_error,
+    save_crosscoder,
+    strengths,
+    tanh_quad_penalty,
     train,
 )
 
@@ -195,3 +205,124 @@ def test_a_damaged_file_is_refused(tmp_path):
     path.write_bytes(b"no tensors here")
     with pytest.raises(ValueError, match="damaged"):
         load_crosscoder(path)
+
+
+PROGRAM = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from test_train import KILLED, batches, fresh
+from meristem_crosscoders import train
+
+def mortal(step):
+    for place, batch in enumerate(batches(step), start=step):
+        if place == 8:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield batch
+
+train(fresh(), mortal, KILLED, run_dir=sys.argv[2])
+"""
+KILLED = TrainConfig(steps=12, lr=1e-2, dead_after=200, checkpoint_every=3, clip=1.0, parity=True)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
+    here = str(Path(__file__).parent)
+    command = [sys.executable, "-c", PROGRAM, here, str(tmp_path)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    whole, again = fresh(), fresh()
+    train(whole, batches, KILLED)
+    assert train(again, batches, KILLED, run_dir=tmp_path).resumed_from == 6
+    assert same(again, whole)
+
+
+@pytest.mark.parametrize("activation", CASES)
+def test_steps_are_those_of_torch_adam_on_the_dense_losses(activation):
+    model, _ = CASES[activation]
+    crosscoder, other = fresh(activation, **model), fresh(activation, **model)
+    kind = {"topk": "none", "batchtopk": "none", "relu": "l1"}.get(activation, "tanh_quad")
+    config = TrainConfig(
+        steps=5, lr=1e-2, penalty=kind, sparsity=0.1, auxk=0.0, clip=0.5, threshold_lr_ratio=1.0
+    )
+    train(crosscoder, batches, config)
+    optimizer = torch.optim.Adam(other.parameters())
+    stream = batches(0)
+    for step in range(5):
+        x = next(stream)
+        codes = other.train().encode(x)
+        loss = reconstruction_error(other.decode(codes.value), x)
+        if kind != "none":
+            penalty = {"l1": l1_penalty, "tanh_quad": tanh_quad_penalty}[kind]
+            loss = loss + config.sparsity_at(step) * penalty(strengths(other, codes))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(other.parameters(), 0.5)
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr_at(step)
+        optimizer.step()
+    for name in ("W_enc", "W_dec", "b_enc", "b_dec"):
+        found, expected = crosscoder.get_parameter(name), other.get_parameter(name)
+        assert torch.allclose(found, expected, atol=2e-4), f"{name} moved otherwise"
+
+
+def test_parity_moves_the_bias_as_often_as_there_are_snapshots():
+    plain, parity, config = fresh("relu"), fresh("relu"), {"steps": 1, "penalty": "l1"}
+    train(plain, batches, TrainConfig(**config))
+    train(parity, batches, TrainConfig(**config, parity=True))
+    assert torch.allclose(parity.b_enc, 3 * plain.b_enc, rtol=1e-5)
+    assert torch.equal(parity.W_enc, plain.W_enc)
+
+
+class Source:
+    """Batches with an identity, a length and a normalisation, as a harvest has."""
+
+    def __init__(self, name="a", length=100, scale=1.0):
+        self.name, self.length = name, length
+        self.normalisation = Normalisation(scale=torch.full((3,), scale), mean=torch.zeros(3, 5))
+
+    def __call__(self, step):
+        return batches(step)
+
+    def __len__(self):
+        return self.length
+
+    def identity(self):
+        return self.name
+
+
+def test_too_few_batches_are_refused_before_the_first():
+    with pytest.raises(ValueError, match="there are 4 batches for 5 steps"):
+        train(fresh(), Source(length=4), TrainConfig(steps=5))
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [({"name": "b"}, "batches identity = 'a'"), ({"scale": 2.0}, "another normalisation")],
+)
+def test_another_corpus_or_normalisation_is_refused(tmp_path, other, message):
+    train(fresh(), Source(), TrainConfig(steps=2), run_dir=tmp_path)
+    train(fresh(), Source(), TrainConfig(steps=2), run_dir=tmp_path)
+    with pytest.raises(ValueError, match=message):
+        train(fresh(), Source(**other), TrainConfig(steps=2), run_dir=tmp_path)
+
+
+def test_a_dictionary_larger_than_memory_is_refused_before_it_is_made():
+    config = CrosscoderConfig(d_model=4096, n_features=2**30, steps=(0, 1, 2, 3))
+    with pytest.raises(ValueError, match=r"needs 131080\.0 GiB, .* GiB are free"):
+        Crosscoder(config)
+
+
+def test_encoding_some_snapshots_rebuilds_all(tmp_path):
+    crosscoder = fresh("topk", k=3, gate="shared", encode_from=(0, 10))
+    train(crosscoder, batches, TrainConfig(steps=150, lr=1e-2, penalty="none"))
+    x = next(batches(0))
+    blind = x.clone()
+    blind[:, 2] = torch.randn(64, 5)
+    assert torch.equal(crosscoder(x), crosscoder(blind)), "the third snapshot entered the codes"
+    assert (evaluate(crosscoder, [x]).explained_variance > 0.5).all()
+    save_crosscoder(crosscoder, tmp_path / "c.safetensors")
+    assert same(crosscoder, load_crosscoder(tmp_path / "c.safetensors"))
+
+
+def test_encoding_an_unknown_snapshot_is_refused():
+    with pytest.raises(ValueError, match=r"encode_from \(5,\) must name some of steps"):
+        fresh("relu", encode_from=(5,))

@@ -272,8 +272,8 @@ def test_fractional_measures_recover_and_cover():
     for name, true in (("ability", theta), ("difficulty", b)):
         z = (getattr(found, name) - true) / getattr(found, f"{name}_se")
         assert np.mean(z**2) == pytest.approx(1, abs=0.6)
-    assert (found.ability_low < found.ability).all()
-    assert (found.ability < found.ability_high).all()
+    assert (found.interval[:, 0] < found.ability).all()
+    assert (found.ability < found.interval[:, 1]).all()
     doubled = Fractional(ridge=0.0, bootstrap=5).fit(y, 40)
     np.testing.assert_allclose(doubled.ability, found.ability, atol=1e-6)
     np.testing.assert_allclose(doubled.ability_se, found.ability_se, rtol=1e-3)

@@ -118,7 +118,7 @@ def test_greedy_repeats_and_ignores_the_seed(engine):
 
 
 def test_seeds_decide_the_sample(engine):
-    several = [request(engine, seed=s, temperature=4.0, max_tokens=8) for s in range(12)]
+    several = [request(engine, seed=s, temperature=2.0, max_tokens=8) for s in range(40)]
     first, again = ask(engine, *several), ask(engine, *several)
     assert [g[0].ids for g in first] == [g[0].ids for g in again]
     assert len({g[0].ids for g in first}) > 1
@@ -237,5 +237,5 @@ def test_the_trained_model_adds(trained):
 def test_a_long_prompt_names_both_lengths(engine):
     if isinstance(engine, tt.FakeEngine):
         pytest.skip("has no limit")
-    with pytest.raises((ValueError, tt.EngineError), match=r"6[02]\D.*64|64\D.*6[02]\D"):
+    with pytest.raises((ValueError, tt.EngineError), match=r"62 tokens and (max_tokens )?6 "):
         ask(engine, request(engine, "1" * 62))

@@ -66,7 +66,7 @@ def _hugging_face(folder: str) -> Engine:
     from meristem_testtime.hf import HFEngine
 
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return HFEngine(model.eval().to(device), tokenizer, name=folder)

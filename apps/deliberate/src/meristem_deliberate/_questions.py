@@ -66,7 +66,9 @@ def read_questions(path: Path, limit: int | None) -> list[Question]:
 
 def _question(path: Path, number: int, content: bytes) -> Question:
     try:
-        line = msgspec.convert(loads(content), Line)  # json says where it fails, msgspec does not
+        line = msgspec.convert(
+            loads(content.decode()), Line
+        )  # json says where it fails, msgspec does not
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}:{number}:{error.start + 1}: not UTF-8; mend the line") from None
     except JSONDecodeError as error:

@@ -12,23 +12,33 @@ COMMANDS = {  # word: module with a function `main`, what it does
         "meristem.grow._command",
         "grow a language model on real text and watch what it learns",
     ),
+    "evolution": (
+        "meristem_evolution._command",
+        "find the features of a model's checkpoints, and when each appears",
+    ),
     "posttrain": (
         "meristem_posttrain.__main__",
         "fine-tune or align a causal language model with any loss",
     ),
-    "reproduce": (
-        "meristem.reproduce._command",
-        "reproduce the papers behind Meristem, claim by claim",
-    ),
     "deliberate": (
         "meristem_deliberate.__main__",
         "spend test-time compute on questions: sample, vote, revise, compare",
+    ),
+    "exam": (
+        "meristem_exam.__main__",
+        "turn evaluation results into measurement: scale, fit, ranking, findings",
+    ),
+    "reproduce": (
+        "meristem.reproduce._command",
+        "reproduce the papers behind Meristem, claim by claim",
     ),
 }
 EXAMPLES = """\
 examples:
   meristem grow                                  a model of your own in five minutes
   meristem grow --corpus books/ --scale small    on your own text
+  meristem evolution --checkpoints runs/grow/pretrain/snapshots --corpus books/
+  meristem exam scores.csv                       what your evaluation measured
   meristem reproduce --list                      the papers and how far we are"""
 
 

@@ -2,12 +2,15 @@
 
 - equality is equality of keys, so it is reflexive, symmetric and transitive by construction
 - numbers are exact fractions; a key rounds them once, so no tolerance is applied between two
-- every function is pure, bounded and thread-safe; nothing is evaluated
+- formulas are compared by their values at fixed points (60 digits, 20 kept), never expanded
+- every function is pure, bounded and thread-safe
 """
 
 import re
 from fractions import Fraction
 from typing import Literal
+
+from meristem_core._formulas import NoFormulaError, formula_values, relation_key, rounded_digits
 
 MAX_CHARACTERS = 4096  # longer answers are compared as text
 MAX_DIGITS = 2000  # of a number, written out: 1e2000 is read, 1e2001 is text
@@ -170,12 +173,17 @@ def answer_key(text: str, *, digits: int | None = 6, percent: Percent = "number"
     Notes
     -----
     `(a,b)` and `[a,b]` keep their order and brackets, `{a,b}` and a bare `a,b` are sets. Numbers
-    on both sides of a rounding edge differ: a tolerance could not be transitive.
+    on both sides of a rounding edge differ: a tolerance could not be transitive. A formula without
+    symbols is its number; with symbols its values at three fixed points; an equation or inequality
+    is free of constant factors. What cannot be evaluated (complex roots, towers of powers, words)
+    is text.
 
     Examples
     --------
     >>> answer_key("1/3") == answer_key("0.333333"), answer_key("1e-7") == answer_key("2e-7")
     (True, False)
+    >>> answer_key("(x+1)^2") == answer_key("1 + 2x + x^2"), answer_key(r"\frac{\pi}{4}")
+    (True, 'number:392699/500000')
     >>> answer_key(r"\{2, 1\}") == answer_key("1,2"), answer_key("(1,2)") == answer_key("(2,1)")
     (True, False)
     """
@@ -201,7 +209,25 @@ def _key(text: str, digits: int | None, percent: Percent, depth: int) -> str:
             return "{" + "|".join(sorted(set(keys))) + "}"
         if wrapped and body[0] == "{" and parts[0].strip():
             return "{" + _key(parts[0], digits, percent, depth + 1) + "}"
-    return f"text:{''.join(body.split()) if _is_formula(body) else body.casefold()}"
+    if _is_formula(body):
+        return _formula_key(body, digits) or f"text:{''.join(body.split())}"
+    return f"text:{body.casefold()}"
+
+
+def _formula_key(body: str, digits: int | None) -> str | None:
+    """Return the key of a formula or relation, None if it cannot be evaluated."""
+    try:
+        relation = relation_key(body)
+        if relation is not None:
+            return relation
+        value, *more = formula_values(body)
+    except NoFormulaError:
+        return None
+    if more:
+        return f"formula:{'|'.join(map(rounded_digits, [value, *more]))}"
+    if digits is not None:
+        return f"number:{_rounded(Fraction(value), digits)}"
+    return f"constant:{rounded_digits(value)}"
 
 
 def _rounded(value: Fraction, digits: int) -> Fraction:
@@ -300,5 +326,5 @@ def _last(found: list[str]) -> str | None:
 
 def _is_formula(body: str) -> bool:
     return any(character in body for character in "\\^_=+*/<>") or not re.search(
-        r"[A-Za-z]{2}", body
+        r"(?<!\d)[A-Za-z]{2}", body
     )

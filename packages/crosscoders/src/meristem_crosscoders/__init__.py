@@ -36,6 +36,7 @@ from meristem_crosscoders._losses import (
 )
 from meristem_crosscoders._matching import Matching, assign_features, match_features
 from meristem_crosscoders._model import Codes, Crosscoder, initialise
+from meristem_crosscoders._neighbours import nearest_features
 from meristem_crosscoders._normalisation import (
     Normalisation,
     estimate_normalisation,
@@ -117,6 +118,7 @@ __all__ = [
     "lifecycle",
     "load_crosscoder",
     "match_features",
+    "nearest_features",
     "ngram_phases",
     "norm_agreement",
     "patching_attribution",

@@ -43,6 +43,14 @@ def code_blocks(
         raise ValueError("there is no activation; the iterator was empty or used up")
 
 
+def open_code(f_BFS: Float[Tensor, "B F S"]) -> Float[Tensor, "B F"]:
+    """Return the code of each feature where it is open at any snapshot, 0 elsewhere.
+
+    Gates open for positive pre-activations only, and an open code is the same at every snapshot.
+    """
+    return f_BFS.amax(-1) + 0.0  # no -0.0, which shut gates leave
+
+
 def code_at(
     crosscoder: Crosscoder, x_NTSD: Float[Tensor, "N T S D"], snapshot: int
 ) -> Float[Tensor, "N T F"]:

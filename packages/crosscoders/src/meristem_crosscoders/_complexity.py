@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from meristem_crosscoders._blocks import Activations, check_raw, code_blocks
+from meristem_crosscoders._blocks import Activations, check_raw, code_blocks, open_code
 from meristem_crosscoders._contexts import Contexts
 from meristem_crosscoders._frames import long_frame
 from meristem_crosscoders._model import Crosscoder
@@ -82,7 +82,6 @@ def context_length(
             tokens,
             place[feature, context],
             feature,
-            contexts.snapshot[feature],
             size,
         )
         reached = strength >= half[feature, context]
@@ -98,12 +97,11 @@ def _shortened(
     tokens: Int[Tensor, "R T"],
     place_M: Int[Tensor, " M"],
     feature_M: Int[Tensor, " M"],
-    snapshot_M: Int[Tensor, " M"],
     size: int,
 ) -> Float[Tensor, " M"]:
     """Return each feature's strength at its place when only the last `size` tokens are read."""
     places_P, of_M = place_M.unique(return_inverse=True)
-    norms_FS = crosscoder.norms().cpu()
+    largest_F = crosscoder.norms().amax(1).cpu()
     strength_M = torch.zeros(len(place_M))
     for start in range(0, len(places_P), PLACES):
         part_P = places_P[start : start + PLACES]
@@ -113,9 +111,9 @@ def _shortened(
         done = start
         for _, f_BFS in code_blocks(crosscoder, [x_PSD]):
             mine = ((of_M >= done) & (of_M < done + len(f_BFS))).nonzero()[:, 0]
-            i, s = feature_M[mine], snapshot_M[mine]
-            f = f_BFS.cpu()[of_M[mine] - done, i, s]
-            strength_M[mine] = (f * norms_FS[i, s]).float()
+            i = feature_M[mine]
+            f = open_code(f_BFS).cpu()[of_M[mine] - done, i]
+            strength_M[mine] = (f * largest_F[i]).float()
             done += len(f_BFS)
     return strength_M
 

@@ -1,6 +1,7 @@
 """Where features fire most, as text around the token, gathered in one pass over the sequences.
 
-- a feature's strength at a token is y = f n at its peak snapshot: what it adds to the activation
+- a feature's strength at a token is its code, where it is open at any snapshot, times its largest
+  norm: what it adds to the activation of its peak snapshot if it is open there
 - one context a sequence, at the sequence's strongest token, so that contexts differ
 - a running best n per feature: memory does not grow with the text
 
@@ -15,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from meristem_crosscoders._blocks import BLOCK_CODES, Activations, check_raw, code_blocks
+from meristem_crosscoders._blocks import BLOCK_CODES, Activations, check_raw, code_blocks, open_code
 from meristem_crosscoders._frames import long_frame
 from meristem_crosscoders._model import Crosscoder
 
@@ -29,7 +30,7 @@ class Contexts:
     A feature that fires in fewer sequences has contexts of strength 0 with row and tokens -1.
     """
 
-    snapshot: Int[Tensor, " F"]  # the peak, at which strengths are taken
+    snapshot: Int[Tensor, " F"]  # the peak, whose norm scales the strengths
     row: Int[Tensor, "F C"]  # sequence
     position: Int[Tensor, "F C"]  # of the strongest token in it
     strength: Float[Tensor, "F C"]  # there
@@ -148,16 +149,14 @@ def _strengths(
     tokens: Int[Tensor, "R T"],
     peak_F: Int[Tensor, " F"],
 ) -> Iterator[tuple[int, Float[Tensor, "r T F"], Float[Tensor, "r T S D"]]]:
-    """Yield the first row, the strengths at the peak and the activations of some sequences."""
+    """Yield the first row, the strengths and the activations of some sequences."""
     T, F = tokens.shape[1], len(peak_F)
     norm_F = crosscoder.norms().gather(1, peak_F[:, None])[:, 0]
     rows = max(1, 4 * BLOCK_CODES // (T * F))
     for first in range(0, len(tokens), rows):
         x_RTSD = activations(tokens[first : first + rows]).to(crosscoder.W_enc)
-        parts = [
-            f_BFS.gather(2, peak_F[None, :, None].expand(len(f_BFS), -1, 1))[..., 0] * norm_F
-            for _, f_BFS in code_blocks(crosscoder, [x_RTSD.flatten(0, 1)])
-        ]
+        blocks = code_blocks(crosscoder, [x_RTSD.flatten(0, 1)])
+        parts = [open_code(f_BFS) * norm_F for _, f_BFS in blocks]
         yield first, torch.cat(parts).unflatten(0, (len(x_RTSD), T)), x_RTSD
 
 

@@ -10,7 +10,7 @@ Shape letters: B tokens, F features, S snapshots, E width of what is encoded, G 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,6 +21,7 @@ from meristem_crosscoders._bags import bag_dots, offsets_of
 GROUPS_PER_K = 4  # groups of features whose maxima bound the k-th largest: about 1.15 k survive
 BFLOAT16_ERROR = 2.0**-8  # largest relative rounding error
 FLOAT32_ERROR = 2.0**-23  # of a sum's terms, twice over
+IN_CACHE = 128  # rows that are rounded at once
 CROWDED = 0.1  # share of candidates from which the whole product is cheaper
 
 Exact = Callable[[Tensor, Tensor], Tensor]  # tokens, rising, and features -> z
@@ -41,6 +42,20 @@ class Entries:
         return offsets_of(self.token, self.tokens)
 
 
+class Scratch:
+    """Memory that is used again at every step: fresh pages cost as much as a pass over them."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Tensor] = {}
+
+    def empty(self, name: str, shape: tuple[int, ...], like: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return a tensor of this name, with whatever it held."""
+        kept = self._kept.get(name)
+        if kept is None or kept.shape != shape or kept.dtype != dtype:
+            self._kept[name] = kept = torch.empty(shape, dtype=dtype, device=like.device)
+        return kept
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coarse:
     """The encoder in bfloat16, and how far each row is from the one in float32."""
@@ -48,14 +63,19 @@ class Coarse:
     rows: Tensor  # bfloat16[F, E]
     size: Float[Tensor, " F"]  # Euclidean norm of the float32 row
     gap: Float[Tensor, " F"]  # Euclidean norm of what rounding took away
+    scratch: Scratch = field(default_factory=Scratch)
 
 
 def coarse_rows(rows_FE: Float[Tensor, "F E"], out: Coarse, start: int) -> None:
     """Fill the part of `out` that stands for these rows, which begin at feature `start`."""
-    part = slice(start, start + len(rows_FE))
-    out.rows[part] = rows_FE
-    out.size[part] = rows_FE.norm(dim=1)
-    out.gap[part] = out.rows[part].float().sub_(rows_FE).norm(dim=1)
+    shape = min(IN_CACHE, len(rows_FE)), rows_FE.shape[1]
+    back_nE = out.scratch.empty(f"back {shape}", shape, rows_FE, torch.float32)
+    for low in range(0, len(rows_FE), IN_CACHE):
+        block = rows_FE[low : low + IN_CACHE]
+        part, back = slice(start + low, start + low + len(block)), back_nE[: len(block)]
+        out.rows[part] = block
+        out.size[part] = block.norm(dim=1)
+        out.gap[part] = back.copy_(out.rows[part]).sub_(block).norm(dim=1)
 
 
 def empty_coarse(rows_FE: Float[Tensor, "F E"]) -> Coarse:
@@ -80,6 +100,7 @@ class Scores:
     slack_F: Float[Tensor, " F"]
     share_B: Float[Tensor, " B"]
     error_B: Float[Tensor, " B"]
+    scratch: Scratch = field(default_factory=Scratch)
 
     def maxima(self, groups: int) -> Float[Tensor, "B groups"]:
         """Return lower bounds of the largest u in each of at least this many groups of features.
@@ -104,7 +125,9 @@ class Scores:
         """
         high_BF = self.score_BF.addr_(self.share_B, self.slack_F)
         bar_B = least_B.clamp(min=0) - self.error_B
-        token, feature = (high_BF >= bar_B[:, None]).nonzero(as_tuple=True)
+        is_high = self.scratch.empty("is high", tuple(high_BF.shape), high_BF, torch.bool)
+        torch.ge(high_BF, bar_B[:, None], out=is_high)
+        token, feature = is_high.nonzero(as_tuple=True)
         return token, feature, high_BF[token, feature] + self.error_B[token]
 
 
@@ -127,8 +150,11 @@ def coarse_scores(
     With w' and x' rounded, |<w, x> - <w', x'>| <= |w| |x - x'| + |w - w'| |x'|; the product adds a
     rounding of its sums and of its result. All norms are those of the numbers at hand.
     """
-    rounded = x_BE.bfloat16()
-    score_BF = (rounded @ coarse.rows.T).float().mul_(norms_F).add_(bias_F * norms_F)
+    rounded, shape = x_BE.bfloat16(), (len(x_BE), len(coarse.rows))
+    product_BF = coarse.scratch.empty("product", shape, x_BE, torch.bfloat16)
+    score_BF = coarse.scratch.empty("score", shape, x_BE, x_BE.dtype)
+    torch.mm(rounded, coarse.rows.T, out=product_BF)
+    score_BF.copy_(product_BF).mul_(norms_F).add_(bias_F * norms_F)
     back = rounded.float()
     gap_B, size_B = (x_BE - back).norm(dim=1), back.norm(dim=1)
     ratio = (coarse.gap / coarse.size).nan_to_num(0).max()
@@ -139,6 +165,7 @@ def coarse_scores(
         slack_F=coarse.size * norms_F,
         share_B=(gap_B + (ratio + sums) * size_B) * (1 + BFLOAT16_ERROR),
         error_B=largest_B * (BFLOAT16_ERROR + 4 * FLOAT32_ERROR),
+        scratch=coarse.scratch,
     )
 
 

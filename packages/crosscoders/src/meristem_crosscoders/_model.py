@@ -228,7 +228,7 @@ def initialise(crosscoder: Crosscoder, x_BSD: Float[Tensor, "B S D"]) -> float:
 
     def error(norm: float) -> float:
         crosscoder.W_dec.copy_(norm * rows)
-        crosscoder.W_enc.copy_(norm * rows)
+        crosscoder.W_enc.copy_(norm * rows[:, : crosscoder.W_enc.shape[1]])
         return float((crosscoder(x_BSD) - x_BSD).square().mean())
 
     coarse = min(torch.linspace(0.1, 5, 50).tolist(), key=error)

@@ -1,6 +1,6 @@
 """Is a small norm a missing feature, or one that sparsity has shrunk? Ask the activations.
 
-- d is a feature's direction at its peak snapshot, f its code there
+- d is a feature's direction at its peak snapshot, f its code where it is open at any snapshot
 - beta says how much of f d a snapshot's activations hold, whatever the decoder row there says
 - a small norm with a large beta is shrinkage; other features may hold the same (decoupling)
 
@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from meristem_core import Interval
-from meristem_crosscoders._blocks import code_blocks, normalised_rows
+from meristem_crosscoders._blocks import code_blocks, normalised_rows, open_code
 from meristem_crosscoders._correlation import rank_correlation
 from meristem_crosscoders._frames import long_frame
 from meristem_crosscoders._model import Crosscoder
@@ -30,8 +30,8 @@ class LatentScaling:
 
     tokens: int
     steps: tuple[int, ...]
-    peak: Int[Tensor, " F"]  # snapshot that gives direction and code
-    firings: Int[Tensor, " F"]  # tokens at which the feature is open at its peak
+    peak: Int[Tensor, " F"]  # snapshot that gives the direction
+    firings: Int[Tensor, " F"]  # tokens at which the feature is open at any snapshot
     beta_error: Float[Tensor, "F S"]  # against what the other features leave
     beta_reconstruction: Float[Tensor, "F S"]  # against what all features rebuild
 
@@ -106,15 +106,15 @@ def latent_scaling(
     for x_BSD, f_BFS in code_blocks(crosscoder, batches):
         part_BSD = torch.einsum("bfs,fsd->bsd", f_BFS, crosscoder.W_dec)
         left_BSD = (x_BSD - crosscoder.b_dec - part_BSD) * crosscoder.scale[:, None]
-        at_peak_BF = f_BFS.gather(2, peak_F.expand(len(x_BSD), F)[..., None])[..., 0]
-        own_FS += torch.einsum("bf,bfs->fs", at_peak_BF, f_BFS)
-        square_F += at_peak_BF.square().sum(0)
-        firings_F += (at_peak_BF != 0).sum(0)
+        open_BF = open_code(f_BFS)
+        own_FS += torch.einsum("bf,bfs->fs", open_BF, f_BFS)
+        square_F += open_BF.square().sum(0)
+        firings_F += (open_BF != 0).sum(0)
         for target_BSD, sums_FS in (
             (left_BSD, error_FS),
             (part_BSD * crosscoder.scale[:, None], rebuilt_FS),
         ):
-            _add_inner_products(sums_FS, at_peak_BF, target_BSD, d_FD)
+            _add_inner_products(sums_FS, open_BF, target_BSD, d_FD)
         tokens += len(x_BSD)
     error_FS += own_FS * torch.einsum("fsd,fd->fs", rows_FSD, d_FD)
     weight_F1 = (square_F * d_FD.square().sum(1))[:, None]

@@ -112,7 +112,8 @@ def logit_difference(logits_NTV: Float[Tensor, "N T V"], pairs: Pairs) -> Float[
     """Return logit(clean answer) - logit(patch answer) at the last position of each prompt."""
     device = logits_NTV.device
     row = torch.arange(len(pairs), device=device)
-    last_NV = logits_NTV[row, pairs.last.to(device)].float()
+    last_NV = logits_NTV[row, pairs.last.to(device)]
+    last_NV = last_NV.to(torch.promote_types(last_NV.dtype, torch.float32))
     clean, patch = pairs.clean_answer.to(device), pairs.patch_answer.to(device)
     return last_NV[row, clean] - last_NV[row, patch]
 

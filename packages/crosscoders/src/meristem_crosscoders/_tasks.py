@@ -46,6 +46,7 @@ PLACES_BESIDE = tuple(
 )
 PLACES = ("store", "park", "school", "house", "garden", "river", "market", "office")
 THINGS = ("book", "drink", "ball", "ring", "letter", "key", "cake", "flower")
+IOI_DRAWS = 3000  # enough where one name in ten is a token; more cost seconds where none is
 IOI_TEMPLATES = (
     "When {a} and {b} went to the {place}, {s} gave a {thing} to",
     "Then {a} and {b} went to the {place}, and {s} gave a {thing} to",
@@ -230,7 +231,7 @@ def _sva_texts(distractor: bool) -> Iterator[Texts]:
 
 def _ioi_texts(rng: np.random.Generator) -> Iterator[Texts]:
     seen: set[Texts] = set()
-    for _ in range(100_000):
+    for _ in range(IOI_DRAWS):
         first, second = (NAMES[i] for i in rng.choice(len(NAMES), 2, replace=False))
         words = {"place": str(rng.choice(PLACES)), "thing": str(rng.choice(THINGS))}
         template = str(rng.choice(IOI_TEMPLATES))

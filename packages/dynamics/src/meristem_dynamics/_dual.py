@@ -65,8 +65,13 @@ class Dual:
     def __pow__(self, power: int) -> "Dual":
         if power == 0:
             return Dual(self.value**0, [a * 0 for a in self.parts])
-        slope = power * self.value ** (power - 1)
-        return Dual(self.value**power, [slope * a for a in self.parts])
+        if power < 0:
+            return 1 / self ** (-power)
+        below: Any = 1
+        for _ in range(power - 1):  # NumPy's ** is slower than the products
+            below = below * self.value
+        slope = below * power
+        return Dual(below * self.value, [slope * a for a in self.parts])
 
     def _chain(self, value: Any, slope: Any) -> "Dual":
         return Dual(value, [slope * a for a in self.parts])

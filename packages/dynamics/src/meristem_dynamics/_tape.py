@@ -126,6 +126,22 @@ class Tape:
         plain = {"input", "add", "sub", "mul", "scale", "shift", "over"}
         return all(node.op in plain for node in self.nodes)
 
+    def degree(self) -> int:
+        """Return an upper bound of the degree of a recorded polynomial."""
+        degrees: list[int] = []
+        for node in self.nodes:
+            of = [degrees[i] for i in node.args[: 2 if node.op in {"add", "sub", "mul"} else 1]]
+            match node.op:
+                case "input":
+                    degrees.append(1)
+                case "mul":
+                    degrees.append(sum(of))
+                case "scale" if node.args[1] == 0:
+                    degrees.append(0)
+                case _:
+                    degrees.append(max(of))
+        return max(degrees[i] for i in self.outputs)
+
 
 class Expansion:
     """The series of a recorded function along given input series.

@@ -6,6 +6,8 @@ Parameters are exact: `henon(a="1.4")` is a = 14/10, `henon(a=1.4)` the binary64
 import math
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from functools import reduce
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -170,7 +172,7 @@ def degenerate_saddle(
         rows = list(z)
         for row in (0, 1):
             for (i, j), (key, sign) in terms[row].items():
-                monomial = z[0] ** i if j == 0 else z[1] ** j if i == 0 else z[0] ** i * z[1] ** j
+                monomial = reduce(mul, [z[0]] * i + [z[1]] * j)  # NumPy's ** is slower
                 rows[row] = rows[row] + monomial * (sign * getattr(p, key))
         return rows[0], rows[1]
 

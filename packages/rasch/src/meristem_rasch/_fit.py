@@ -176,7 +176,7 @@ def _person_sums(part: Part, data: Responses) -> Float[np.ndarray, "6 n"]:
         rows=part.rows,
         items=part.items,
         line=part.line,
-        mean=part.mean,
+        mean=part.mean[part.line],
         variance=part.variance[part.line],
         fourth=part.fourth[part.line],
     )

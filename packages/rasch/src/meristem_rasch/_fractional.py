@@ -26,8 +26,7 @@ class FractionalFit:
 
     ability: Float[np.ndarray, " V"]
     ability_se: Float[np.ndarray, " V"]
-    ability_low: Float[np.ndarray, " V"]  # 95 %, resampling items
-    ability_high: Float[np.ndarray, " V"]
+    interval: Float[np.ndarray, "V 2"]  # 95 %, resampling items
     difficulty: Float[np.ndarray, " I"]
     difficulty_se: Float[np.ndarray, " I"]
     dispersion: float  # phi; 1 for independent trials
@@ -50,9 +49,14 @@ class Fractional:
 
     ridge: float | int = 0.3
     bootstrap: int = 1000
-    seed: int = 0
 
-    def fit(self, scores: ArrayLike, weight: Weight | None = None) -> FractionalFit:
+    def fit(
+        self,
+        scores: ArrayLike,
+        weight: Weight | None = None,
+        *,
+        rng: np.random.Generator | int = 0,
+    ) -> FractionalFit:
         """Return the fit of systems x items scores in [0, 1]; NaN = not observed.
 
         Raises
@@ -77,12 +81,11 @@ class Fractional:
         spread = np.maximum(p * (1 - p), 1e-12)
         phi = float((w * (y - p) ** 2 / spread).sum()) / max(free, 1)
         se_theta, se_b = _standard_errors(w * p * (1 - p), self.ridge)
-        low, high = self._intervals(y, w, theta)
+        interval = self._intervals(y, w, np.random.default_rng(rng))
         return FractionalFit(
             ability=theta,
             ability_se=se_theta * np.sqrt(phi),
-            ability_low=low,
-            ability_high=high,
+            interval=interval,
             difficulty=b,
             difficulty_se=se_b * np.sqrt(phi),
             dispersion=phi,
@@ -90,16 +93,12 @@ class Fractional:
             ridge=float(self.ridge),
         )
 
-    def _intervals(
-        self, y: Cells, w: Cells, theta: Float[np.ndarray, " V"]
-    ) -> tuple[Float[np.ndarray, " V"], Float[np.ndarray, " V"]]:
-        rng = np.random.default_rng(self.seed)
+    def _intervals(self, y: Cells, w: Cells, rng: np.random.Generator) -> Float[np.ndarray, "V 2"]:
         drawn: list[Float[np.ndarray, " V"]] = []
         for _ in range(self.bootstrap):
             rows = rng.integers(len(y.T), size=len(y.T))
             drawn.append(two_way(y[:, rows], w[:, rows], ridge=self.ridge)[0])
-        low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
-        return low, high
+        return np.quantile(drawn, [0.025, 0.975], axis=0).T
 
 
 def _standard_errors(

@@ -10,7 +10,7 @@
   deviation; nodes are added until that holds for everyone
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -25,7 +25,7 @@ from meristem_rasch._information import covariance
 from meristem_rasch._optimise import minimise
 from meristem_rasch._parameters import Layout, item_parameters, layout
 from meristem_rasch._posterior import Marginal
-from meristem_rasch._responses import Responses
+from meristem_rasch._responses import Labels, Responses
 
 FEWEST_NODES = 41
 MOST_NODES = 2001
@@ -67,10 +67,10 @@ class MML:
     anchors: Mapping[str, Anchor] | Calibration = field(default_factory=dict[str, Anchor])
     guess_prior: tuple[float, float] | None = (5.0, 17.0)
     se: Errors = "auto"
-    tol: float = 1e-7
+    tol: float | int = 1e-7
     max_steps: int = 2000
 
-    def fit(self, data: Responses, groups: Sequence[object] | None = None) -> Calibration:
+    def fit(self, data: Responses, groups: Labels | None = None) -> Calibration:
         """Return the calibration of `data`.
 
         Parameters
@@ -121,7 +121,7 @@ class MML:
             marginal.n_nodes = wanted
 
     def _start(
-        self, data: Responses, plan: Layout, groups: Sequence[object] | None
+        self, data: Responses, plan: Layout, groups: Labels | None
     ) -> Float[np.ndarray, " P"]:
         if self.model != "3pl":
             return plan.start(data)
@@ -191,9 +191,7 @@ def _enough(marginal: Marginal, psi: Float[np.ndarray, " P"], n_nodes: int) -> i
     return marginal.n_nodes
 
 
-def _groups(
-    data: Responses, groups: Sequence[object] | None
-) -> tuple[tuple[str, ...], list[Responses]]:
+def _groups(data: Responses, groups: Labels | None) -> tuple[tuple[str, ...], list[Responses]]:
     if groups is None:
         return ("all",), [data]
     if len(groups) != len(data.persons):

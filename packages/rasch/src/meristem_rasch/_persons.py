@@ -240,9 +240,50 @@ def _derivatives(
     return (ratio * mask).sum(axis=1), info, third
 
 
-def _eap(
+def plausible_values(
+    cal: Calibration,
+    data: Responses,
+    draws: int,
+    *,
+    rng: np.random.Generator,
+    mean: float | None = None,
+    sd: float | None = None,
+    n_nodes: int = 161,
+) -> Float[np.ndarray, "N D"]:
+    """Return draws from each person's posterior: inverse cdf, linear between the nodes.
+
+    Parameters
+    ----------
+    draws
+        Plausible values a person, at least 1.
+    mean, sd
+        As in `score_persons`.
+
+    Raises
+    ------
+    DataError
+        If the items differ from the calibration's, or `draws` is below 1.
+    """
+    _check_items(cal, data)
+    if draws < 1:
+        raise DataError(f"draws is {draws}; give at least 1")
+    mean, sd = _prior(cal, "eap", mean, sd)
+    keys, where = _distinct(cal, data)
+    nodes, post = _posterior(cal, keys, mean, sd, n_nodes)
+    # a node's mass lies evenly within half a spacing of it
+    edges = nodes[0] + (nodes[1] - nodes[0]) * (np.arange(n_nodes + 1) - 0.5)
+    cdf = np.column_stack([np.zeros(len(post)), np.cumsum(post, axis=1)])
+    u = rng.random((len(where), draws))
+    out = np.empty_like(u)
+    for kind in range(len(keys)):
+        persons = where == kind
+        out[persons] = np.interp(u[persons], cdf[kind], edges)
+    return out
+
+
+def _posterior(
     cal: Calibration, rows: Int[np.ndarray, "n I"], mean: float, sd: float, n_nodes: int
-) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+) -> tuple[Float[np.ndarray, " Q"], Float[np.ndarray, "n Q"]]:
     z = np.linspace(-6, 6, n_nodes)
     nodes = mean + sd * z
     p, _, _ = curves(cal, nodes)
@@ -251,7 +292,13 @@ def _eap(
     for h in range(log_p.shape[2]):
         log_post += (rows == h) @ log_p[:, :, h].T
     post = np.exp(log_post - log_post.max(axis=1, keepdims=True))
-    post /= post.sum(axis=1, keepdims=True)
+    return nodes, post / post.sum(axis=1, keepdims=True)
+
+
+def _eap(
+    cal: Calibration, rows: Int[np.ndarray, "n I"], mean: float, sd: float, n_nodes: int
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    nodes, post = _posterior(cal, rows, mean, sd, n_nodes)
     theta = post @ nodes
     return theta, np.sqrt(np.einsum("nq,nq->n", post, (nodes - theta[:, None]) ** 2))
 

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool, Float, Int, Num, Shaped
 from numpy.typing import ArrayLike
 
 from meristem_rasch._errors import DataError
+
+Labels = Sequence[object] | Shaped[np.ndarray, " n"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -31,8 +33,8 @@ class Responses:
         cls,
         table: ArrayLike,
         *,
-        persons: Sequence[object] | None = None,
-        items: Sequence[object] | None = None,
+        persons: Labels | None = None,
+        items: Labels | None = None,
         max_score: Sequence[int] | Int[np.ndarray, " I"] | None = None,
         weight: ArrayLike | None = None,
     ) -> "Responses":
@@ -75,8 +77,8 @@ class Responses:
     @classmethod
     def from_long(
         cls,
-        person: Sequence[object],
-        item: Sequence[object],
+        person: Labels,
+        item: Labels,
         score: ArrayLike,
         *,
         max_score: Sequence[int] | None = None,
@@ -168,7 +170,7 @@ class Responses:
         )
 
 
-def _labels(given: Sequence[object] | None, n: int, prefix: str, kind: str) -> tuple[str, ...]:
+def _labels(given: Labels | None, n: int, prefix: str, kind: str) -> tuple[str, ...]:
     labels = (
         tuple(f"{prefix}{k + 1}" for k in range(n)) if given is None else tuple(map(str, given))
     )
@@ -180,7 +182,7 @@ def _labels(given: Sequence[object] | None, n: int, prefix: str, kind: str) -> t
     return labels
 
 
-def codes(labels: Sequence[object]) -> tuple[tuple[str, ...], Int[np.ndarray, " n"]]:
+def codes(labels: Labels) -> tuple[tuple[str, ...], Int[np.ndarray, " n"]]:
     """Return the distinct labels as text, in order of appearance, and each one's number."""
     values = np.asarray(labels)
     if values.ndim != 1 or values.dtype.kind not in "iubfUS":
@@ -222,9 +224,7 @@ def _bad_score(person: str, item: str, score: float) -> str:
     )
 
 
-def _check_pairs(
-    pair: Int[np.ndarray, " n"], person: Sequence[object], item: Sequence[object]
-) -> None:
+def _check_pairs(pair: Int[np.ndarray, " n"], person: Labels, item: Labels) -> None:
     order = np.argsort(pair, kind="stable")
     twice = np.flatnonzero(pair[order][1:] == pair[order][:-1])
     if len(twice):

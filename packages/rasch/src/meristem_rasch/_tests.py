@@ -17,9 +17,9 @@ from scipy.stats import chi2, norm
 from meristem_rasch._calibration import Calibration
 from meristem_rasch._cml import CML
 from meristem_rasch._errors import DataError
-from meristem_rasch._responses import Responses
+from meristem_rasch._responses import Labels, Responses
 
-Split = Literal["median", "mean"] | Sequence[object]
+Split = Literal["median", "mean"] | Labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -112,7 +112,7 @@ def wald_test(
 
 
 def martin_loef_test(
-    estimator: CML, data: Responses, *, groups: Sequence[object] | Literal["median"] = "median"
+    estimator: CML, data: Responses, *, groups: Labels | Literal["median"] = "median"
 ) -> LRTest:
     """Return the Martin-Loef test that groups of items measure one ability.
 
@@ -166,7 +166,7 @@ def _entropy(raw: Int[np.ndarray, "N k"], weight: Float[np.ndarray, " N"]) -> fl
     return float(n @ np.log(n / n.sum()))
 
 
-def _item_groups(data: Responses, groups: Sequence[object] | str) -> Int[np.ndarray, " I"]:
+def _item_groups(data: Responses, groups: Labels | str) -> Int[np.ndarray, " I"]:
     if isinstance(groups, str):
         means = np.average(data.scores, axis=0, weights=data.weight)
         return (means > np.median(means)).astype(np.int64)

@@ -47,9 +47,15 @@ from meristem_testtime._engine import (
     Request,
     UnsupportedError,
 )
+from meristem_testtime._errors import (
+    FirstError,
+    first_error,
+    omega_priority,
+    omega_prm,
+)
 from meristem_testtime._estimates import CoverageLaw, MeanInterval, fit_coverage, interval
 from meristem_testtime._fake import FakeEngine
-from meristem_testtime._guides import blend, confidence_guide, reward_guide
+from meristem_testtime._guides import blend, confidence_guide, reward_guide, self_evaluation_guide
 from meristem_testtime._lengths import (
     LengthByOutcome,
     LengthProfile,
@@ -66,9 +72,11 @@ from meristem_testtime._records import (
     SolutionRecord,
     StepLabel,
     StepPair,
+    TreeTarget,
     expert_iteration_records,
     process_labels,
     step_pairs,
+    tree_targets,
 )
 from meristem_testtime._replay import ReplayEngine
 from meristem_testtime._revisions import (
@@ -116,6 +124,7 @@ __all__ = [
     "Engine",
     "EngineError",
     "FakeEngine",
+    "FirstError",
     "Guide",
     "LengthByOutcome",
     "LengthProfile",
@@ -135,6 +144,7 @@ __all__ = [
     "Stop",
     "Task",
     "Traces",
+    "TreeTarget",
     "UnsupportedError",
     "Vote",
     "WindowConfidence",
@@ -161,6 +171,7 @@ __all__ = [
     "equal_budget",
     "expert_iteration_records",
     "explain_smv",
+    "first_error",
     "fit_coverage",
     "force_budget",
     "from_results",
@@ -181,6 +192,8 @@ __all__ = [
     "marker_trend",
     "mcts",
     "mg_pass_at_k",
+    "omega_priority",
+    "omega_prm",
     "particles",
     "pass_at_k",
     "pass_hat_k",
@@ -196,6 +209,7 @@ __all__ = [
     "search",
     "search_sync",
     "self_certainty",
+    "self_evaluation_guide",
     "short_m",
     "shortest_majority",
     "sigmoid",
@@ -203,6 +217,7 @@ __all__ = [
     "step_pairs",
     "supermajority",
     "token_confidence",
+    "tree_targets",
     "uct",
     "vote",
     "weighted",

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from meristem_testtime._batching import Guide
+from meristem_testtime._engine import Engine, need
 from meristem_testtime._nodes import Node
 
 Aggregate = Callable[[Sequence[float]], float]
@@ -33,14 +34,58 @@ def reward_guide(reward: Callable[[str, str], float], aggregate: Aggregate | Non
 
 
 def confidence_guide() -> Guide:
-    """Return a guide that gives the mean log-probability of the path's sampled tokens, in nats."""
+    """Return a guide that gives the mean log-probability of the path's sampled tokens, in nats.
+
+    Raises
+    ------
+    ValueError
+        While it guides, if the engine gives no log-probabilities.
+    """
 
     async def guide(nodes: Sequence[Node]) -> Sequence[float]:
         values: list[float] = []
         for node in nodes:
             logprobs = [value for each in node.path() for value in each.logprobs]
+            if not logprobs and node.ids:
+                raise ValueError(
+                    f"{node.text[-80:]!r} has no log-probabilities; use an engine that gives them, "
+                    "or a reward_guide"
+                )
             values.append(float(np.mean(logprobs)) if logprobs else 0.0)
         return values
+
+    return guide
+
+
+def self_evaluation_guide(
+    engine: Engine, prompt: Callable[[str, str], str], yes: str = "yes", no: str = "no"
+) -> Guide:
+    """Return a guide that asks the model itself: p(yes) / (p(yes) + p(no)) after a prompt.
+
+    Parameters
+    ----------
+    engine
+        With the capability "scores"; give the `ReplayEngine` of the search to record its answers.
+    prompt
+        Takes the question's name and the text of a path; returns what is put before yes and no.
+    yes, no
+        Different texts; several tokens count with the product of their probabilities.
+
+    References
+    ----------
+    arXiv 2207.05221, P(True).
+    """
+    need(engine, "scores")
+    words = [engine.encode(yes), engine.encode(no)]
+    if words[0] == words[1]:
+        raise ValueError(f"yes ({yes!r}) and no ({no!r}) have the same tokens; take others")
+
+    async def guide(nodes: Sequence[Node]) -> Sequence[float]:
+        asked = [engine.encode(prompt(node.question, node.text)) for node in nodes]
+        found = await engine.logprobs([(each, word) for each in asked for word in words])
+        sums = np.array([sum(scores) for scores in found]).reshape(-1, 2)
+        gap = np.clip(sums[:, 1] - sums[:, 0], -700, 700)
+        return (1 / (1 + np.exp(gap))).tolist()
 
     return guide
 

@@ -163,6 +163,89 @@ def process_labels(
     return algorithm
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeTarget:
+    """What a search teaches at one node.
+
+    Attributes
+    ----------
+    question, prefix_ids
+        The node.
+    children
+        Tokens of each continuation under which there are solutions.
+    policy
+        Its share of the solutions' weights, raised to 1 / temperature; sums to 1.
+    value
+        Mean reward of the solutions under the node, weighted.
+    weight
+        Their weight; with `mcts` the visits of finished leaves.
+    """
+
+    question: str
+    prefix_ids: tuple[int, ...]
+    children: tuple[tuple[int, ...], ...]
+    policy: tuple[float, ...]
+    value: float
+    weight: float
+
+
+def tree_targets(
+    results: Sequence[SearchResult],
+    reward: Callable[[str, str], float],
+    *,
+    temperature: float = 1.0,
+) -> list[TreeTarget]:
+    """Return the policy and value that a search found, at each inner node above a solution.
+
+    Nodes with the same tokens before them are one, and so are equal continuations.
+
+    Parameters
+    ----------
+    reward
+        Takes the question's name and a solution's text.
+    temperature
+        Above 0; towards 0 all weight goes to the heaviest child.
+
+    References
+    ----------
+    arXiv 1712.01815 (AlphaZero): pi(a) proportional to N(a)**(1 / temperature).
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature ({temperature}) must be above 0")
+    targets: list[TreeTarget] = []
+    for result in results:
+        weight: dict[tuple[int, ...], float] = {}
+        total: dict[tuple[int, ...], float] = {}
+        children: dict[tuple[int, ...], dict[tuple[int, ...], float]] = {}
+        for node, share in zip(result.solutions, result.weights, strict=True):
+            gain = share * reward(result.question, node.text)
+            for each in node.path():
+                before = each.parent.path_ids() if each.parent is not None else ()
+                family = children.setdefault(before, {})
+                family[each.ids] = family.get(each.ids, 0.0) + share
+                weight[before] = weight.get(before, 0.0) + share
+                total[before] = total.get(before, 0.0) + gain
+        targets += [
+            TreeTarget(
+                question=result.question,
+                prefix_ids=before,
+                children=tuple(family),
+                policy=_sharpened(tuple(family.values()), temperature),
+                value=total[before] / weight[before],
+                weight=weight[before],
+            )
+            for before, family in children.items()
+            if weight[before] > 0
+        ]
+    return targets
+
+
+def _sharpened(weights: Sequence[float], temperature: float) -> tuple[float, ...]:
+    largest = max(weights)
+    raised = [(weight / largest) ** (1 / temperature) for weight in weights]
+    return tuple(each / sum(raised) for each in raised)
+
+
 def _solution(node: Node) -> SolutionRecord:
     ids = node.path_ids()
     return SolutionRecord(

@@ -112,6 +112,29 @@ class Task:
         self._nodes.append(child)
         return child
 
+    def prefix(self, node: Node, length: int) -> Node:
+        """Return an open sibling of `node` that holds its first `length` tokens.
+
+        Raises
+        ------
+        ValueError
+            If that is none or all of them.
+        """
+        parent = node.parent
+        if parent is None or not 0 < length < len(node.ids):
+            raise ValueError(f"length ({length}) must lie in (0, {len(node.ids)}), else use a node")
+        place = self._children.get(parent, 0)
+        self._children[parent] = place + 1
+        ids = node.ids[:length]
+        child = Node(
+            question=node.question, parent=parent, place=place, ids=ids,
+            logprobs=node.logprobs[:length], depth=parent.depth,
+            text=self._run.engine.decode(parent.path_ids() + ids), finished=False,
+            truncated=False, value=parent.value,
+        )  # fmt: skip
+        self._nodes.append(child)
+        return child
+
     def result(self, *, exhausted: bool) -> SearchResult:
         """Return what was found so far."""
         return SearchResult(

@@ -172,6 +172,11 @@ class OpenAIEngine(_Server):
         if choice.get("finish_reason") == "stop":
             text = self.decode(ids)
             finish = "stop" if any(stop in text for stop in request.stop) else "end"
+        if finish == "length" and len(ids) < request.max_tokens:
+            raise EngineError(
+                f"engine {self.identity}: a prompt of {len(request.prompt)} tokens and max_tokens "
+                f"{request.max_tokens} exceed the context, it ended after {len(ids)}; shorten one"
+            )
         return Completion(ids=tuple(ids), logprobs=tuple(map(float, chosen)), finish=finish)
 
     async def _scored(

@@ -105,6 +105,12 @@ class VLLMEngine:
         self._loop.close()
 
     async def _sampled(self, request: Request) -> list[Completion]:
+        context = self._llm.model_config.max_model_len
+        if len(request.prompt) + request.max_tokens > context:  # vLLM would draw fewer
+            raise ValueError(
+                f"a prompt of {len(request.prompt)} tokens and max_tokens {request.max_tokens} "
+                f"exceed the context of {context}; shorten one"
+            )
         n = request.n if request.temperature > 0 else 1  # vLLM refuses several greedy samples
         output = await self._output(
             request.prompt,

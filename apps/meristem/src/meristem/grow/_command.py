@@ -21,5 +21,6 @@ def main(words: list[str]) -> int:
     holds = all(row.verdict == "reproduced" for row in grown.rows)
     print(table(grown.rows))
     print(f"report: {config.out / 'report.html'}")
+    print(f"features: {config.out / 'explorer.html'}")
     print("verdict: " + ("every check holds" if holds else "not every check holds"))
     return 0 if holds else 1

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from meristem_core.command import UsageError
+from meristem_evolution import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class Scale:
     warmup: int  # steps
     checkpoint_every: int  # steps
     validation_tokens: int  # per domain, at every snapshot
+    evolution: Settings  # of the crosscoder over the snapshots
     snapshots: tuple[int, ...] = ()  # where a paper lists them; else log-then-linear
 
 
@@ -44,6 +46,17 @@ SCALES = {
         warmup=30,
         checkpoint_every=100,
         validation_tokens=16_384,
+        evolution=Settings(
+            features=256,
+            tokens=24_576,
+            activation="batchtopk",
+            k=16,
+            learning_rate=4e-3,
+            batch=256,
+            analysis_tokens=4096,
+            contexts=6,
+            pairs=16,
+        ),
     ),
     "tiny": Scale(
         layers=4,
@@ -59,6 +72,16 @@ SCALES = {
         warmup=40,
         checkpoint_every=50,
         validation_tokens=16_384,
+        evolution=Settings(
+            features=1024,
+            tokens=131_072,
+            activation="batchtopk",
+            k=24,
+            learning_rate=2e-3,
+            batch=512,
+            analysis_tokens=16_384,
+            pairs=32,
+        ),
     ),
     "small": Scale(
         layers=6,
@@ -74,6 +97,14 @@ SCALES = {
         warmup=100,
         checkpoint_every=50,
         validation_tokens=65_536,
+        evolution=Settings(
+            features=4096,
+            tokens=2_000_000,
+            activation="batchtopk",
+            k=32,
+            learning_rate=1e-3,
+            analysis_tokens=65_536,
+        ),
     ),
     # Pythia-160M (arXiv 2304.01373, section 2.1) and the 32 snapshots of arXiv 2509.17196.
     "paper": Scale(
@@ -90,6 +121,15 @@ SCALES = {
         warmup=1430,
         checkpoint_every=1000,
         validation_tokens=1_048_576,
+        evolution=Settings(
+            features=32_768,
+            tokens=800_000_000,
+            learning_rate=5e-5,
+            batch=2048,
+            analysis_tokens=1_048_576,
+            contexts=20,
+            pairs=256,
+        ),
         snapshots=(
             *(0, 2, 4, 8, 16, 32, 64, 128, 256, 512),
             *range(1000, 10_001, 1000),

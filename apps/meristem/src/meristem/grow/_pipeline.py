@@ -1,4 +1,4 @@
-"""The main job: corpus, tokens, pre-training, phases, checks, report."""
+"""The main job: corpus, tokens, pre-training, phases, features, checks, report."""
 
 import resource
 import sys
@@ -19,6 +19,7 @@ from meristem.grow._checks import check_learning
 from meristem.grow._config import SCALES, GrowConfig, Scale, snapshot_steps
 from meristem.grow._corpus import Corpus, build_corpus
 from meristem.grow._cost import estimate_cost
+from meristem.grow._features import EXPLORER, evolve_features
 from meristem.grow._model import native_bfloat16
 from meristem.grow._phases import Phases, measure_phases
 from meristem.grow._pretrain import Pretrained, pretrain
@@ -27,6 +28,7 @@ from meristem.grow._stages import Stages
 from meristem.grow._tokens import Tokens, build_tokens, load_tokenizer, load_tokens
 from meristem_core import Journal, open_run, write_atomic, write_json
 from meristem_core.command import Progress, UsageError
+from meristem_evolution.run import Evolved
 
 SCHEMA = "meristem-grow/1"
 CHARACTERS_PER_TOKEN = 8  # more than any language needs: bounds what is read of a huge corpus
@@ -44,6 +46,7 @@ class Grown:
     tokens: Tokens
     pretrained: Pretrained
     phases: Phases
+    evolution: Evolved
     rows: list[Row]
     seconds: dict[str, float]  # of each stage, in the session that finished it
     peak_memory: int  # bytes, resident, of this process
@@ -121,6 +124,21 @@ def _run(config: GrowConfig, stored: dict[str, object], scale: Scale, stages: St
             progress=progress,
         ),
     )
+    evolution = stages.alone(
+        "features",
+        Evolved,
+        lambda folder, progress: evolve_features(
+            folder,
+            scale=scale,
+            corpus=corpus,
+            tokens=stages.folder("tokens"),
+            snapshots=stages.folder("pretrain") / "snapshots",
+            steps=pretrained.snapshots,
+            page=config.out / EXPLORER,
+            seed=config.seed,
+            say=stages.say,
+        ),
+    )
     seconds = stages.seconds()
     rows = check_learning(
         stages.folder("phases"), phases, seed=config.seed, seconds=sum(seconds.values())
@@ -132,6 +150,7 @@ def _run(config: GrowConfig, stored: dict[str, object], scale: Scale, stages: St
         tokens=tokens,
         pretrained=pretrained,
         phases=phases,
+        evolution=evolution,
         rows=rows,
         seconds=seconds,
         peak_memory=peak_memory(),

@@ -12,6 +12,7 @@ from meristem_core.report import (
     Details,
     HorizontalLine,
     LineChart,
+    Link,
     Page,
     Samples,
     Section,
@@ -24,6 +25,12 @@ from meristem_core.report import (
     render_svg,
 )
 
+KINDS = {
+    "initial": "present at the first snapshot",
+    "emergent": "come later and stay",
+    "transient": "come later and go",
+    "dead": "hardly ever fire",
+}
 HOLDS = {"reproduced": True, "refuted": False, "partly": None, "not testable here": None}
 
 
@@ -41,6 +48,7 @@ def render_report(grown: Any, training: Sequence[dict[str, float]]) -> str:
         Section(title="In short", blocks=[_tiles(grown), _checks(grown.rows)]),
         Section(title="Loss", blocks=_loss(grown, training)),
         Section(title="Learning phases", blocks=_phases(grown)),
+        Section(title="Features", blocks=_features(grown.evolution)),
         Section(title="What it writes", blocks=_samples(grown)),
         Section(title="Text", blocks=[_corpus_table(grown)]),
         Section(title="Cost", blocks=_cost(grown)),
@@ -146,6 +154,46 @@ def _phases(grown: Any) -> list[Text | LineChart]:
     return [Text(text), *charts, induction]
 
 
+def _features(evolution: Any) -> list[Text | Link | Tiles | LineChart]:
+    found = evolution.measured
+    steps, turning = found.steps, found.turning
+    tiles = [Tile(label=kind, value=f"{count:,}", note=KINDS[kind])
+             for kind, count in found.kinds["0.5"].items()]  # fmt: skip
+    tiles.append(
+        Tile(
+            label="directions turn before",
+            value=f"step {turning.step:,}",
+            note=f"95 % interval {turning.low:,} to {turning.high:,}",
+        )
+    )
+    emergence = LineChart(
+        title="Features that emerge",
+        x_label="step",
+        y_label="features",
+        series=[
+            Series(name=f"norm above {threshold} of the largest", x=steps, y=counts)
+            for threshold, counts in found.emergence.items()
+        ],
+    )
+    dimensions = LineChart(
+        title="Dimensionality of the features",
+        x_label="step",
+        y_label="share of the width",
+        series=[Series(name="all living features", x=steps, y=found.dimensionality)],
+    )
+    text = (
+        "A crosscoder is one sparse dictionary for the activations of all snapshots at "
+        f"{evolution.site}: the norm of a feature says how strong it is at each of them."
+    )
+    return [
+        Text(text),
+        Tiles(tiles),
+        emergence,
+        dimensions,
+        Link(text="Explore every feature", file="explorer.html"),
+    ]
+
+
 def _loss_chart(name: str, steps: Sequence[int], domain: Learning) -> LineChart:
     return LineChart(
         title=f"Held-out text: {name}",
@@ -228,7 +276,9 @@ def _cost(grown: Any) -> list[Table]:
 
 
 def _settings(config: dict[str, Any]) -> Table:
-    flat = {**{key: value for key, value in config.items() if key != "sizes"}, **config["sizes"]}
+    sizes = dict(config["sizes"])
+    features = {f"features: {key}": value for key, value in sizes.pop("evolution").items()}
+    flat = {key: value for key, value in config.items() if key != "sizes"} | sizes | features
     return Table(
         columns=["setting", "value"], rows=[[key, str(value)] for key, value in flat.items()]
     )

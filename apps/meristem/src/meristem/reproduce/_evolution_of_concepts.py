@@ -1,17 +1,163 @@
-"""Paper 2509.17196: here its statistical phase, on a model grown for the purpose.
+"""Paper 2509.17196 on a model grown for the purpose, with crosscoders of three seeds.
 
-The features, their emergence and their turning point need crosscoders and are not here yet.
+The statistical phase is judged on the model, everything else on its features; `reproduction.html`
+shows the curves of all seeds beside the public evaluations of Pythia.
 """
 
+import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from meristem._rows import Row
-from meristem.grow._config import GrowConfig
-from meristem.grow._pipeline import grow
+from meristem._rows import Row, measured_text
+from meristem.reproduce import _feature_claims as claims
+from meristem.reproduce._crosscoders import (
+    ScaleName,
+    Trained,
+    grow_model,
+    separate_quality,
+    train_seeds,
+)
+from meristem.reproduce._pythia import Trajectory, read_trajectories
+from meristem_core import write_atomic
+from meristem_core.report import (
+    Check,
+    Checks,
+    LineChart,
+    Page,
+    Section,
+    Series,
+    Text,
+    render,
+)
+
+SEEDS = 3  # of the crosscoder
+HOLDS = {"reproduced": True, "refuted": False, "partly": None, "not testable here": None}
+CAVEATS = (
+    "A model of a million parameters or less on a few megabytes of text; its crosscoders see a "
+    "hundred thousand tokens. The paper's models are a hundred and more times as large. Decoder "
+    "norms are trained quantities, the number of snapshots limits every step that is named, and "
+    "logarithmic axes exaggerate the beginning."
+)
 
 
-def reproduce(out: Path, quick: bool, seed: int) -> list[Row]:
-    """Grow a model (micro if quick, else tiny) and return the verdicts on its phases."""
-    scale = "micro" if quick else "tiny"
-    run = out / f"grow-{scale}-{seed}"
-    return grow(GrowConfig(scale=scale, out=run, seed=seed), say=lambda line: None).rows
+def reproduce(out: Path, quick: bool, seed: int, *, data: Path | None = None) -> list[Row]:
+    """Grow a model (micro if quick, else tiny), train three crosscoders, and return the verdicts.
+
+    Parameters
+    ----------
+    out
+        Where the runs are kept; finished ones are not repeated.
+    quick
+        Whether to take the smallest scale.
+    seed
+        Of the model; the crosscoders have this and the next two.
+    data
+        Folder with `scaling/pythia_evals_by_step.parquet`, for the overlay; None leaves it out.
+    """
+    scale: ScaleName = "micro" if quick else "tiny"
+    trajectories = [] if data is None else read_trajectories(data)
+    start = time.perf_counter()
+    grown = grow_model(out, scale, seed, _say)
+    runs = train_seeds(out, grown, scale, seed, seeds=SEEDS, say=_say)
+    steps = grown.pretrained.snapshots
+    chosen = [steps[0], steps[len(steps) // 2], steps[-1]] if quick else steps
+    separate = separate_quality(out, grown, scale, seed, chosen)
+    judged = [
+        claims.two_classes(runs),
+        *claims.directions(runs, seed),
+        *filter(None, [claims.complexity(runs)]),
+        *claims.tasks(runs),
+        *claims.phases(runs),
+        *claims.norms(runs),
+        claims.quality(runs[0], separate),
+        *claims.seeds(runs, seed),
+        *([claims.pythia(trajectories)] if trajectories else []),
+    ]
+    seconds = time.perf_counter() - start
+    n = runs[0].evolved.measured.alive
+    rows = grown.rows + [each.row(n=n, seconds=seconds, seed=seed) for each in judged]
+    write_atomic(out / "reproduction.html", render(_page(rows, runs, trajectories)))
+    return rows
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _page(rows: Sequence[Row], runs: Sequence[Trained], trajectories: Sequence[Trajectory]) -> Page:
+    checks = [
+        Check(
+            claim=row.claim,
+            verdict=row.verdict,
+            holds=HOLDS[row.verdict],
+            detail=f"measured {measured_text(row)}, claimed {row.claimed}; {row.note}",
+        )
+        for row in rows
+    ]
+    overlay = [Section(title="Beside Pythia", blocks=_overlay(runs, trajectories))]
+    return Page(
+        title="Evolution of Concepts, reproduced",
+        subtitle="arXiv 2509.17196 at the scale of a laptop: "
+        f"{len(runs)} crosscoders over the snapshots of one model",
+        sections=[
+            Section(title="Verdicts", blocks=[Text(CAVEATS), Checks(checks)]),
+            Section(title="Curves of every seed", blocks=_curves(runs)),
+            *(overlay if trajectories else []),
+        ],
+    )
+
+
+def _curves(runs: Sequence[Trained]) -> list[LineChart]:
+    curves = {
+        "Features that emerge": ("features", lambda found: found.emergence["0.5"]),
+        "Dimensionality": ("share of the width", lambda found: found.dimensionality),
+        "Explained variance": ("share", lambda found: found.explained_variance),
+        "Distance to bigrams": ("KL(q ‖ p2), nats", lambda found: found.learning.from_bigram),
+    }  # fmt: skip
+    return [
+        LineChart(
+            title=title,
+            x_label="step",
+            y_label=unit,
+            series=[
+                Series(name=f"seed {run.seed}", x=run.evolved.measured.steps,
+                       y=value(run.evolved.measured))
+                for run in runs
+            ],
+        )
+        for title, (unit, value) in curves.items()
+    ]  # fmt: skip
+
+
+def _overlay(runs: Sequence[Trained], trajectories: Sequence[Trajectory]) -> list[Text | LineChart]:
+    """Return accuracy of Pythia and emergence here, each over its own training."""
+    measured = runs[0].evolved.measured
+    emerged = [sum(measured.emergence["0.5"][: place + 1]) for place in range(len(measured.steps))]
+    ours = Series(
+        name="ours: share of features that have emerged",
+        x=[step / measured.steps[-1] for step in measured.steps],
+        y=[count / measured.alive for count in emerged],
+    )
+    theirs = [
+        Series(
+            name=f"Pythia-160M: {each.task}",
+            x=[step / each.steps[-1] for step in each.steps],
+            y=each.accuracy,
+        )
+        for each in trajectories
+    ]
+    chart = LineChart(
+        title="Over the share of training that is done",
+        x_label="share of training",
+        y_label="share",
+        series=[ours, *theirs],
+        note="Public zero-shot evaluations of EleutherAI/pythia; step 1000 is a share of 0.007.",
+    )
+    return [
+        Text(
+            "The paper sees the features of Pythia turn at about step 1000. Its public evaluations "
+            "leave chance between steps 512 and 3000."
+        ),
+        chart,
+    ]

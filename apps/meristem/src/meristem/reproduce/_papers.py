@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Literal
 
 from meristem._rows import Row
 
 State = Literal["not yet", "partly", "complete"]
-Reproduction = Callable[[Path, bool, int], list[Row]]  # run folder, quick, seed
+Reproduction = Callable[..., list[Row]]  # run folder, quick, seed; data where a paper has some
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +20,7 @@ class Paper:
     part: str  # package or app
     state: State
     module: str | None = None  # of meristem.reproduce, with a function `reproduce`
+    takes_data: bool = False  # whether `reproduce` knows public data that can be laid beside
 
     def load(self) -> Reproduction:
         """Return the function that reproduces the paper; only papers with a module have one."""
@@ -36,6 +36,7 @@ PAPERS = {
             part="crosscoders",
             state="partly",
             module="_evolution_of_concepts",
+            takes_data=True,
         ),
         Paper(
             id="2508.15763",
@@ -93,7 +94,8 @@ PAPERS = {
             id="2412.10056",
             title="GAOKAO-Eval: Does High Scores Truly Reflect Strong Capabilities in LLMs?",
             part="rasch",
-            state="not yet",
+            state="complete",
+            module="_gaokao_eval",
         ),
     )
 }

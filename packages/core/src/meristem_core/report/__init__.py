@@ -2,12 +2,14 @@
 
 from meristem_core.report._blocks import (
     Block,
+    Cell,
     Check,
     Checks,
     Details,
     Drawing,
     HorizontalLine,
     LineChart,
+    Link,
     Page,
     Samples,
     Section,
@@ -18,17 +20,19 @@ from meristem_core.report._blocks import (
     Tiles,
 )
 from meristem_core.report._figure import render_svg
-from meristem_core.report._page import render
+from meristem_core.report._page import document, fragments, render
 from meristem_core.report._text import clean
 
 __all__ = [
     "Block",
+    "Cell",
     "Check",
     "Checks",
     "Details",
     "Drawing",
     "HorizontalLine",
     "LineChart",
+    "Link",
     "Page",
     "Samples",
     "Section",
@@ -38,6 +42,8 @@ __all__ = [
     "Tile",
     "Tiles",
     "clean",
+    "document",
+    "fragments",
     "render",
     "render_svg",
 ]

@@ -1,6 +1,7 @@
 """What a report is made of; every text is plain and escaped when it is rendered."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,6 +10,7 @@ from xml.etree import ElementTree
 from meristem_core.report._text import Number
 
 Cell = str | float | int | None
+LINKED = re.compile(r"[\w.-][\w./-]*")
 ACTIVE = {"script", "foreignObject", "style", "image", "use", "a", "animate", "set"}
 
 
@@ -159,6 +161,22 @@ class Samples:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A paragraph that opens a file beside the report."""
+
+    text: str
+    file: str  # path relative to the report
+
+    def __post_init__(self) -> None:
+        """Refuse what is no file beside the report."""
+        if not LINKED.fullmatch(self.file) or ".." in self.file.split("/"):
+            raise ValueError(
+                f"file {self.file!r} must be a relative path of letters, digits, '.', '_', '-' and "
+                "'/'; a report leads nowhere else"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Details:
     """Blocks behind a line that opens them."""
 
@@ -166,7 +184,7 @@ class Details:
     blocks: "Sequence[Block]"
 
 
-Block = Text | Tiles | Table | Checks | LineChart | Drawing | Samples | Details
+Block = Text | Link | Tiles | Table | Checks | LineChart | Drawing | Samples | Details
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

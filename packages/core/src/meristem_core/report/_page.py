@@ -11,6 +11,7 @@ from meristem_core.report._blocks import (
     Details,
     Drawing,
     LineChart,
+    Link,
     Page,
     Samples,
     Table,
@@ -40,16 +41,54 @@ def render(page: Page) -> str:
         f"<section><h2>{clean(section.title)}</h2>{_blocks(section.blocks, numbers)}</section>"
         for section in page.sections
     )
+    return document(
+        page.title,
+        f"<header><h1>{clean(page.title)}</h1><p>{clean(page.subtitle)}</p></header>"
+        f"<main>{sections}</main>",
+    )
+
+
+def document(title: str, body: str, *, style: str = "", script: str = "") -> str:
+    """Return a whole HTML file in the look of the reports, around a body of its own.
+
+    Parameters
+    ----------
+    title
+        Plain text.
+    body
+        HTML, for instance with the blocks of `fragments` in it; it is not escaped.
+    style, script
+        What the page needs beyond a report; neither holds its own closing tag.
+
+    Raises
+    ------
+    ValueError
+        If style or script would close the element that holds it.
+    """
+    for name, text in (("style", style), ("script", script)):
+        if f"</{name}" in text.lower():
+            raise ValueError(f"the {name} holds </{name}, which would end it; write <\\/{name}")
     source = files("meristem_core.report")
-    style, script = (source.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
+    base, reader = (source.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{clean(page.title)}</title><style>\n{style}</style></head><body>"
-        f"<header><h1>{clean(page.title)}</h1><p>{clean(page.subtitle)}</p></header>"
-        f"<main>{sections}</main><script>\n{script}</script></body></html>\n"
+        f"<title>{clean(title)}</title><style>\n{base}{style}</style></head><body>"
+        f"{body}<script>\n{reader}{script}</script></body></html>\n"
     )
+
+
+def fragments(parts: Sequence[Sequence[Block]]) -> list[str]:
+    """Return the HTML of several lists of blocks that stand in one document.
+
+    Examples
+    --------
+    >>> fragments([[Text("A & B")], []])
+    ['<p>A &amp; B</p>', '']
+    """
+    numbers = count()
+    return [_blocks(blocks, numbers) for blocks in parts]
 
 
 def _blocks(blocks: Sequence[Block], numbers: Iterator[int]) -> str:
@@ -75,6 +114,8 @@ def _block(block: Block, numbers: Iterator[int]) -> str:
     match block:
         case Text():
             return f"<p>{clean(block.text)}</p>"
+        case Link():
+            return f'<p class="link"><a href="{clean(block.file)}">{clean(block.text)}</a></p>'
         case Tiles():
             return _tiles(block)
         case Table():

@@ -1,0 +1,203 @@
+"""Laws of joint, pairwise and fractional estimation, plausible values and lz*."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy.special import expit
+
+from meristem_core.testing import rngs
+from meristem_rasch import (
+    CML,
+    JML,
+    MML,
+    Calibration,
+    DataError,
+    ExistenceError,
+    Fractional,
+    Pairwise,
+    Responses,
+    lz_star,
+    plausible_values,
+    score_persons,
+)
+from meristem_rasch._curves import curves
+
+few = settings(max_examples=max(8, settings().max_examples // 12))
+
+
+def draw(rng, persons, max_score, *, missing=0.0):
+    cal = Calibration.from_parameters("pcm", [rng.normal(size=m) for m in max_score])
+    edges = curves(cal, rng.normal(size=persons))[0].cumsum(axis=2)[:, :, :-1]
+    table = (rng.random((persons, len(max_score), 1)) > edges).sum(axis=2).astype(float)
+    table[rng.random(table.shape) < missing] = np.nan
+    table[0] = np.minimum(1, max_score)  # every item has an answer
+    return Responses.from_wide(table, max_score=max_score)
+
+
+def fitted(estimator, data):
+    try:
+        return estimator.fit(data)
+    except ExistenceError:
+        assume(False)
+
+
+@few
+@given(rng=rngs())
+def test_pairwise_is_conditional_for_two_items(rng):
+    data = draw(rng, 60, [1, 1], missing=0.1)
+    ours, exact = fitted(Pairwise(), data), fitted(CML(), data)
+    np.testing.assert_allclose(ours.threshold, exact.threshold, atol=1e-8)
+    assert ours.loglik == pytest.approx(exact.loglik, abs=1e-8)
+
+
+@few
+@given(rng=rngs(), model=st.sampled_from(["pcm", "rsm"]))
+def test_the_pairwise_scores_vanish_and_weights_repeat_rows(rng, model):
+    m = [2, 2, 2] if model == "rsm" else [1, 2, 3]
+    data = draw(rng, 80, m, missing=0.2)
+    cal = fitted(Pairwise(model=model), data)
+    twice = fitted(Pairwise(model=model), replace(data, weight=np.full(80, 2.0)))
+    np.testing.assert_allclose(twice.threshold, cal.threshold, atol=1e-8)
+    np.testing.assert_allclose(twice.vcov, cal.vcov / 2, atol=1e-9)
+    # the composite likelihood by enumeration of pairs of items within persons
+    tau = [cal.threshold[cal.item_of == i] for i in range(3)]
+    total = 0.0
+    for row in data.scores:
+        for i, j in itertools.combinations(np.flatnonzero(row >= 0), 2):
+            a, b = row[i], row[j]
+            if a >= 1 and b < m[j]:  # (a, b) against (a - 1, b + 1)
+                total -= np.logaddexp(0, tau[i][a - 1] - tau[j][b])
+            if b >= 1 and a < m[i]:
+                total -= np.logaddexp(0, tau[j][b - 1] - tau[i][a])
+    assert total == pytest.approx(cal.loglik, abs=1e-8)
+
+
+def test_pairwise_errors_are_those_of_repeated_samples():
+    rng = np.random.default_rng(0)
+    b = np.array([-1.0, 0.0, 0.5, 0.5])
+    table = rng.random((100, 400, 4)) < expit(rng.normal(size=(100, 400, 1)) - b)
+    fits = [Pairwise().fit(Responses.from_wide(x.astype(int))) for x in table]
+    spread = np.std([fit.threshold for fit in fits], axis=0)
+    np.testing.assert_allclose(spread, np.mean([f.threshold_se for f in fits], axis=0), rtol=0.25)
+
+
+def test_pairwise_names_what_is_not_compared():
+    blocks = [[1, 0, 0, 0], [0, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 1]]
+    with pytest.raises(ExistenceError, match=r"I1, I2 \| I3, I4|I3, I4 \| I1, I2"):
+        Pairwise().fit(Responses.from_wide(blocks))
+
+
+@few
+@given(rng=rngs(), model=st.sampled_from(["rasch", "pcm", "rsm"]))
+def test_joint_estimates_reproduce_all_margins(rng, model):
+    """Without correction, expected category counts equal observed ones at the joint estimates."""
+    m = {"rasch": [1] * 4, "pcm": [1, 2, 3], "rsm": [2, 2, 2]}[model]
+    data = draw(rng, 60, m, missing=0.1)
+    cal = fitted(JML(model=model, correction="none"), data)
+    theta = score_persons(cal, data, method="mle").theta
+    rows = np.flatnonzero(np.isfinite(theta))
+    p = curves(cal, theta[rows])[0]
+    seen = data.scores[rows] >= 0
+    for h in range(1, max(m) + 1):
+        observed = (data.scores[rows] == h).sum(axis=0)
+        expected = (p[:, :, h] * seen).sum(axis=0)
+        if model == "rsm":
+            observed, expected = observed.sum(), expected.sum()
+        np.testing.assert_allclose(observed, expected, atol=1e-5)
+
+
+def test_corrections_remove_most_of_the_bias():
+    rng = np.random.default_rng(1)
+    b = np.linspace(-2, 2, 10)
+    table = (rng.random((20_000, 10)) < expit(rng.normal(size=(20_000, 1)) - b)).astype(int)
+    data = Responses.from_wide(table)
+    stretch = {
+        kind: np.polyfit(b, JML(correction=kind).fit(data).threshold, 1)[0]
+        for kind in ("none", "wright", "epsilon")
+    }
+    assert stretch["none"] == pytest.approx(10 / 9, abs=0.03)
+    assert stretch["wright"] == pytest.approx(1, abs=0.03)
+    assert abs(stretch["epsilon"] - 1) < 0.06
+    weighted = JML().fit(replace(data, weight=np.full(20_000, 2.0)))
+    plain = JML().fit(data)
+    np.testing.assert_allclose(weighted.threshold, plain.threshold, atol=1e-7)
+    np.testing.assert_allclose(weighted.vcov, plain.vcov / 2, rtol=1e-6, atol=1e-12)
+
+
+def fractions(rng, systems=5, items=30):
+    p = expit(rng.normal(size=(systems, 1)) - rng.normal(size=items))
+    w = rng.integers(2, 9, size=items).astype(float)
+    return rng.binomial(w.astype(int), p) / w, w
+
+
+@few
+@given(rng=rngs(), wide=st.booleans())
+def test_fractional_errors_are_those_of_the_full_information_matrix(rng, wide):
+    y, w = fractions(rng, 4 if wide else 12, 12 if wide else 4)
+    fit = Fractional(bootstrap=1).fit(y, w)
+    c = w * fit.fitted * (1 - fit.fitted)
+    n, items = y.shape
+    full = np.block([[np.diag(c.sum(axis=1) + 1e-6), -c], [-c.T, np.diag(c.sum(axis=0) + 0.3)]])
+    shift = np.eye(n + items) - np.concatenate([np.zeros(n), np.ones(items) / items])
+    spread = np.sqrt(fit.dispersion * np.diag(shift @ np.linalg.inv(full) @ shift.T))
+    np.testing.assert_allclose(fit.ability_se, spread[:n], rtol=1e-6)
+    np.testing.assert_allclose(fit.difficulty_se, spread[n:], rtol=1e-6)
+
+
+def test_fractional_equals_joint_estimates_on_whole_answers():
+    rng = np.random.default_rng(3)
+    data = draw(rng, 60, [1] * 6)
+    keep = (data.raw > 0) & (data.raw < 6)
+    table = data.scores[keep].astype(float)
+    joint = JML(correction="none").fit(Responses.from_wide(table))
+    fit = Fractional(ridge=0, bootstrap=1).fit(table)
+    np.testing.assert_allclose(fit.difficulty, joint.threshold, atol=1e-4)
+
+
+def test_plausible_values_come_from_the_posterior():
+    rng = np.random.default_rng(5)
+    data = draw(rng, 40, [1, 2, 1, 2], missing=0.1)
+    cal = Calibration.from_parameters("pcm", [[0.0], [-1.0, 1.0], [0.5], [0.0, 0.5]])
+    scores = score_persons(cal, data, method="eap")
+    values = plausible_values(cal, data, 2000, rng=rng)
+    away = (values.mean(axis=1) - scores.theta) / (scores.se / np.sqrt(2000))
+    assert np.abs(away).max() < 5
+    np.testing.assert_allclose(values.std(axis=1), scores.se, rtol=0.1)
+    with pytest.raises(DataError, match="draws is 0"):
+        plausible_values(cal, data, 0, rng=rng)
+
+
+@few
+@given(rng=rngs())
+def test_lz_star_at_maximum_likelihood_by_enumeration(rng):
+    """At a fixed ability the corrected statistic has mean 0 and variance 1 over all patterns."""
+    b, theta = rng.normal(size=6), float(rng.normal())
+    cal = Calibration.from_parameters("rasch", [[x] for x in b])
+    from meristem_rasch._person_fit import _statistic
+
+    rows = np.array(list(itertools.product([0, 1], repeat=6)))
+    p = expit(theta - b)
+    chance = np.prod(np.where(rows == 1, p, 1 - p), axis=1)
+    values = _statistic(cal, rows, np.full(len(rows), theta))
+    assert chance @ values == pytest.approx(0, abs=1e-9)
+    assert chance @ values**2 == pytest.approx(1, abs=1e-9)
+    # uncorrelated with the score function: that is what removes the estimated ability
+    assert chance @ (values * (rows - p).sum(axis=1)) == pytest.approx(0, abs=1e-9)
+
+
+def test_lz_star_finds_reversed_answers():
+    rng = np.random.default_rng(6)
+    data = draw(rng, 500, [1] * 40)
+    cal = MML().fit(data)
+    z = lz_star(cal, data)
+    assert abs(np.nanmean(z)) < 0.2
+    assert np.nanstd(z) == pytest.approx(1, abs=0.2)
+    worst = np.argsort(cal.threshold)
+    reversed_row = np.zeros((1, 40))
+    reversed_row[0, worst[20:]] = 1  # solves exactly the hard half
+    odd = Responses.from_wide(reversed_row, items=data.items, max_score=[1] * 40)
+    assert lz_star(cal, odd)[0] < -3
