@@ -5,13 +5,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from jaxtyping import Float
 from transformers import PreTrainedModel
 
 from meristem_losses import sequence_logprobs
 from meristem_losses.hf import score
-from meristem_posttrain import Encoded, Objective, Schedule, evaluate, fit, pad
+from meristem_posttrain import Encoded, Objective, Schedule, SingleProcess, evaluate, fit, pad
 
 BLOCK = 256  # examples scored at once
 
@@ -23,7 +22,6 @@ def tuned(
     schedule: Schedule,
     *,
     seed: int,
-    accelerator: Accelerator,
     watch: Callable[[int, PreTrainedModel], None] = lambda step, model: None,
 ) -> PreTrainedModel:
     """Return a trained copy of a model, whose reference is the model itself.
@@ -37,7 +35,8 @@ def tuned(
     reference = base.eval() if objective.reference else None
     fit(
         model, reference, optimizer, examples, objective, schedule,
-        seed=seed, accelerator=accelerator, before=lambda step: watch(step, model),
+        seed=seed, accelerator=SingleProcess(model.device),
+        before=lambda step: watch(step, model),
     )  # fmt: skip
     return model.eval()
 

@@ -1,4 +1,4 @@
-"""The main job: corpus, tokens, pre-training, phases, features, checks, report."""
+"""The main job: corpus, tokens, pre-training, phases, features, tuning, checks, report."""
 
 import resource
 import sys
@@ -22,10 +22,11 @@ from meristem.grow._cost import estimate_cost
 from meristem.grow._features import EXPLORER, evolve_features
 from meristem.grow._model import native_bfloat16
 from meristem.grow._phases import Phases, measure_phases
-from meristem.grow._pretrain import Pretrained, pretrain
+from meristem.grow._pretrain import Pretrained, pretrain, snapshot_path
 from meristem.grow._report import render_figure, render_report
 from meristem.grow._stages import Stages
 from meristem.grow._tokens import Tokens, build_tokens, load_tokenizer, load_tokens
+from meristem.grow._tune import Tuned, tune_model
 from meristem_core import Journal, open_run, write_atomic, write_json
 from meristem_core.command import Progress, UsageError
 from meristem_evolution.run import Evolved
@@ -47,6 +48,7 @@ class Grown:
     pretrained: Pretrained
     phases: Phases
     evolution: Evolved
+    tuning: Tuned
     rows: list[Row]
     seconds: dict[str, float]  # of each stage, in the session that finished it
     peak_memory: int  # bytes, resident, of this process
@@ -139,6 +141,20 @@ def _run(config: GrowConfig, stored: dict[str, object], scale: Scale, stages: St
             say=stages.say,
         ),
     )
+    tuning = stages.alone(
+        "tuning",
+        Tuned,
+        lambda folder, progress: tune_model(
+            folder,
+            scale=scale,
+            tokenizer=load_tokenizer(stages.folder("tokens")),
+            snapshot=snapshot_path(
+                stages.folder("pretrain") / "snapshots", pretrained.snapshots[-1]
+            ),
+            seed=config.seed,
+            progress=progress,
+        ),
+    )
     seconds = stages.seconds()
     rows = check_learning(
         stages.folder("phases"), phases, seed=config.seed, seconds=sum(seconds.values())
@@ -151,6 +167,7 @@ def _run(config: GrowConfig, stored: dict[str, object], scale: Scale, stages: St
         pretrained=pretrained,
         phases=phases,
         evolution=evolution,
+        tuning=tuning,
         rows=rows,
         seconds=seconds,
         peak_memory=peak_memory(),

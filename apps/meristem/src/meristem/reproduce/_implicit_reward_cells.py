@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from accelerate import Accelerator
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -104,7 +103,6 @@ def run_cells(
     out: Path, names: list[str], seeds: list[int], bases: int, progress: Progress
 ) -> list[Any]:
     """Return the records of every cell, running those that the journal does not hold."""
-    accelerator = Accelerator(cpu=True)
     total = len(names) * len(seeds) * len(RATES)
     with Journal(out / "cells.jsonl") as journal:
         known = {(r["seed"], r["loss"], r["rate"]): r for r in journal}
@@ -118,7 +116,7 @@ def run_cells(
                 world = seed, make_world(seed, seeds[seeds.index(seed) % bases])
             record = {
                 "seed": seed, "loss": name, "rate": rate,
-                **run_cell(world[1], name, rate, seed, accelerator),
+                **run_cell(world[1], name, rate, seed),
             }  # fmt: skip
             journal.append(record)
             known[seed, name, rate] = record
@@ -126,9 +124,7 @@ def run_cells(
     return [known[s, n, r] for s in seeds for n in names for r in RATES]
 
 
-def run_cell(
-    world: World, name: str, rate: float, seed: int, accelerator: Accelerator
-) -> dict[str, Any]:
+def run_cell(world: World, name: str, rate: float, seed: int) -> dict[str, Any]:
     """Fine-tune, then prefer; return scores, drift, and what the logits know of the outcome."""
     loss, settings = LOSSES[name]
     objective = find_objective("sft", loss, settings)
@@ -143,12 +139,12 @@ def run_cell(
     fine = tuned(
         world.base, world.train, objective,
         Schedule(steps=SFT_STEPS, learning_rate=rate, **plan),
-        seed=seed, accelerator=accelerator, watch=watch,
+        seed=seed, watch=watch,
     )  # fmt: skip
     aligned = tuned(
         fine, world.pairs, find_objective("dpo", "dpo", {}),
         Schedule(steps=DPO_STEPS, learning_rate=DPO_RATE, **plan),
-        seed=seed, accelerator=accelerator,
+        seed=seed,
     )  # fmt: skip
     record: dict[str, Any] = {
         "before": float(solved(world.base, world.test).mean()),
