@@ -1,4 +1,4 @@
-"""The main job: corpus, tokens, pre-training, phases, features, checks, report."""
+"""The main job: corpus, tokens, pre-training, phases, features, tuning, checks, report."""
 
 import resource
 import sys
@@ -28,6 +28,7 @@ from meristem.grow._pretrain import Pretrained, pretrain, snapshot_path
 from meristem.grow._report import render_figure, render_report
 from meristem.grow._stages import Stages
 from meristem.grow._tokens import Tokens, build_tokens, load_tokenizer, load_tokens
+from meristem.grow._tune import Tuned, tune_model
 from meristem_core import Journal, open_run, write_atomic, write_json
 from meristem_core.command import Progress, UsageError
 from meristem_evolution.run import Evolved
@@ -50,6 +51,7 @@ class Grown:
     phases: Phases
     exam: Examined
     evolution: Evolved
+    tuning: Tuned
     deliberation: Deliberation
     rows: list[Row]
     seconds: dict[str, float]  # of each stage, in the session that finished it
@@ -143,6 +145,20 @@ def _run(config: GrowConfig, stored: dict[str, object], scale: Scale, stages: St
             say=stages.say,
         ),
     )
+    tuning = stages.alone(
+        "tuning",
+        Tuned,
+        lambda folder, progress: tune_model(
+            folder,
+            scale=scale,
+            tokenizer=load_tokenizer(stages.folder("tokens")),
+            snapshot=snapshot_path(
+                stages.folder("pretrain") / "snapshots", pretrained.snapshots[-1]
+            ),
+            seed=config.seed,
+            progress=progress,
+        ),
+    )
     exam = stages.alone(
         "exam",
         Examined,
@@ -185,6 +201,7 @@ def _run(config: GrowConfig, stored: dict[str, object], scale: Scale, stages: St
         phases=phases,
         exam=exam,
         evolution=evolution,
+        tuning=tuning,
         deliberation=deliberation,
         rows=rows,
         seconds=seconds,

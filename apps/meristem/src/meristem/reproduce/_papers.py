@@ -60,7 +60,8 @@ PAPERS = {
             id="2507.00018",
             title="Implicit Reward as the Bridge: A Unified View of SFT and DPO Connections",
             part="losses",
-            state="not yet",
+            state="partly",
+            module="_implicit_reward",
         ),
         Paper(
             id="2502.17151",
