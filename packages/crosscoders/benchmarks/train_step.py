@@ -82,11 +82,11 @@ def ours(sizes, batch, lr, penalty="none", **fields):
     """Return our step and how much variance it leaves."""
     from meristem_crosscoders import TrainConfig
     from meristem_crosscoders._mesh import Mesh
-    from meristem_crosscoders._train import _Run
+    from meristem_crosscoders._run import Run
 
     crosscoder = start(sizes, batch, **fields)
     config = TrainConfig(steps=10**6, lr=lr, warmup=0.0, penalty=penalty)
-    run, done = _Run(crosscoder, config, Mesh(), lambda step: iter(())), iter(range(10**6))
+    run, done = Run(crosscoder, config, Mesh(), lambda step: iter(())), iter(range(10**6))
     return lambda x: run.step(next(done), x), crosscoder
 
 
@@ -234,26 +234,22 @@ def measure(ways, sizes, rounds, warmup=3):
     return seconds, absent
 
 
-def rows(seconds, absent, memory=None):
+def rows(seconds, absent):
     """Print a row per way: its time and how often ours fits into it."""
     for name, found in seconds.items():
         ratios = [x / y for x, y in zip(found, seconds[OURS], strict=True)]
         spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
-        used = "" if memory is None else f" {memory.get(name, '-')} |"
-        print(f"| {name} | {1e3 * statistics.median(found):.0f} | {spread} |{used}")
+        print(f"| {name} | {1e3 * statistics.median(found):.0f} | {spread} |", flush=True)
     for name, reason in absent.items():
-        print(f"| {name} | - | absent ({reason}) |" + ("" if memory is None else " - |"))
+        print(f"| {name} | - | absent ({reason}) |")
 
 
-def memory_of(names, sizes):
-    """Return MiB above the imports that 4 steps of each way need, each in a fresh process."""
-    found = {}
-    for name in names:
-        words = [sys.executable, __file__, "--alone", name]
-        words += [f"--{key}={value}" for key, value in sizes.items()]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        found[name] = done.stdout.strip().splitlines()[-1] if done.returncode == 0 else "-"
-    return found
+def memory_of(name, sizes):
+    """Return MiB that 4 steps of one way need, in a fresh process."""
+    words = [sys.executable, __file__, "--alone", name]
+    words += [f"--{key}={value}" for key, value in sizes.items()]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    return done.stdout.strip().splitlines()[-1] if done.returncode == 0 else "-"
 
 
 def alone(name, sizes):
@@ -367,9 +363,11 @@ def main():
     print(f"{datetime.now(UTC):%Y-%m-%d}, {torch.get_num_threads()} threads, {platform.machine()}, "
           f"{', '.join(installed)}")  # fmt: skip
     print(", ".join(f"{name}={value}" for name, value in sizes.items()))
-    memory = memory_of([name for name in seconds if name != FLOOR], sizes)
-    print("\n| TopK step | ms | time over ours (range) | MiB |\n|---|---|---|---|")
-    rows(seconds, absent, memory)
+    print("\n| TopK step | ms | time over ours (range) |\n|---|---|---|", flush=True)
+    rows(seconds, absent)
+    print("\n| 4 steps | MiB above imports and batches |\n|---|---|", flush=True)
+    for name in (each for each in seconds if each != FLOOR):
+        print(f"| {name} | {memory_of(name, sizes)} |", flush=True)
     few = max(2, words.rounds // 3)
     jump = {**sizes, "B": max(1, sizes["B"] // 4)}
     print(f"\n| JumpReLU step, a gate per snapshot, B={jump['B']} | ms | time over ours (range) |")

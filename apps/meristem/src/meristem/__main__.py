@@ -28,6 +28,10 @@ COMMANDS = {  # word: module with a function `main`, what it does
         "meristem_exam.__main__",
         "turn evaluation results into measurement: scale, fit, ranking, findings",
     ),
+    "shadow": (
+        "meristem_shadow.__main__",
+        "prove that a true orbit is near a computed one; training as a pseudo-orbit",
+    ),
     "reproduce": (
         "meristem.reproduce._command",
         "reproduce the papers behind Meristem, claim by claim",

@@ -50,7 +50,9 @@ from meristem_crosscoders._normalisation import (
 )
 from meristem_crosscoders._phases import Phases, ngram_phases
 from meristem_crosscoders._quality import Quality, evaluate
+from meristem_crosscoders._run import load_normalisation
 from meristem_crosscoders._scaling import LatentScaling, latent_scaling, norm_agreement
+from meristem_crosscoders._schedule import Progress, TrainConfig, TrainResult
 from meristem_crosscoders._sensitivity import (
     EmergenceAgreement,
     Thinned,
@@ -70,7 +72,7 @@ from meristem_crosscoders._tasks import (
     read_pairs,
     sva_pairs,
 )
-from meristem_crosscoders._train import Progress, TrainConfig, TrainResult, train
+from meristem_crosscoders._train import train
 
 __all__ = [
     "KINDS",
@@ -123,6 +125,7 @@ __all__ = [
     "latent_scaling",
     "lifecycle",
     "load_crosscoder",
+    "load_normalisation",
     "match_features",
     "nearest_features",
     "ngram_phases",

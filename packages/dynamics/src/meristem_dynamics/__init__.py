@@ -5,6 +5,7 @@ from meristem_dynamics._ball import Ball
 from meristem_dynamics._certificate import Certificate, certify, load_certificate
 from meristem_dynamics._conjugacy import Conjugacy, conjugacy
 from meristem_dynamics._enclosure import Enclosure, certify_manifold
+from meristem_dynamics._finite import FiniteShadowing, finite_shadowing
 from meristem_dynamics._forms import (
     FormReport,
     SaddleReport,
@@ -12,12 +13,29 @@ from meristem_dynamics._forms import (
     finite_shadowing_bound,
     is_positive_definite,
 )
+from meristem_dynamics._gradients import Gradient, runge_kutta, shadowing_gradient
 from meristem_dynamics._growth import Curve, grow
 from meristem_dynamics._invariant import FixedPoint, Manifold, fixed_point, invariant_manifold
 from meristem_dynamics._long import LongCertificate, certify_long
+from meristem_dynamics._lyapunov import CovariantVectors, Spectrum, covariant_vectors, lyapunov
 from meristem_dynamics._parabolic import DegenerateGraph, Wedge, certify_graph, degenerate_graph
+from meristem_dynamics._pointwise import (
+    ConeReport,
+    Exponents,
+    PointwiseReport,
+    Rates,
+    check_pointwise,
+    cone_check,
+    pointwise_rates,
+)
 from meristem_dynamics._refine import Refined, refine
 from meristem_dynamics._splitting import Gains, gains
+from meristem_dynamics._stability import (
+    Expansivity,
+    StabilityReport,
+    expansivity,
+    topological_conjugacy,
+)
 from meristem_dynamics._systems import (
     Flow,
     Map,
@@ -31,19 +49,29 @@ from meristem_dynamics._uniform import UniformCertificate, certify_uniform
 __all__ = [
     "Ball",
     "Certificate",
+    "ConeReport",
     "Conjugacy",
+    "CovariantVectors",
     "Curve",
     "DegenerateGraph",
     "Enclosure",
+    "Expansivity",
+    "Exponents",
+    "FiniteShadowing",
     "FixedPoint",
     "Flow",
     "FormReport",
     "Gains",
+    "Gradient",
     "LongCertificate",
     "Manifold",
     "Map",
+    "PointwiseReport",
+    "Rates",
     "Refined",
     "SaddleReport",
+    "Spectrum",
+    "StabilityReport",
     "UniformCertificate",
     "Wedge",
     "certify",
@@ -52,8 +80,13 @@ __all__ = [
     "certify_manifold",
     "certify_uniform",
     "check_degenerate_saddle",
+    "check_pointwise",
+    "cone_check",
     "conjugacy",
+    "covariant_vectors",
     "degenerate_graph",
+    "expansivity",
+    "finite_shadowing",
     "finite_shadowing_bound",
     "fixed_point",
     "gains",
@@ -64,8 +97,13 @@ __all__ = [
     "jacobians",
     "load_certificate",
     "load_system",
+    "lyapunov",
     "ops",
+    "pointwise_rates",
     "pseudo_orbit",
     "refine",
+    "runge_kutta",
+    "shadowing_gradient",
+    "topological_conjugacy",
     "zoo",
 ]

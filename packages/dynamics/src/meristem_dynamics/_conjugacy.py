@@ -10,6 +10,10 @@
   whose times are like 1 / y^2k, cost a logarithm of them
 """
 
+# NumPy types linear algebra and integer arithmetic in part only
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false, reportUnknownLambdaType=false
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -155,7 +159,7 @@ def conjugacy(
     if degenerate:
         frame, rates, jump = _degenerate(system)
     elif base.kind == "saddle":
-        frame, rates, jump = *_hyperbolic(base.multipliers, system, base.point), None
+        frame, rates, jump = *_hyperbolic(system, base.point), None
     else:
         raise ValueError(f"the point is a {base.kind}; exit times need a saddle")
     if target == "linear":
@@ -190,11 +194,11 @@ def _degenerate(system: Map) -> tuple[Any, tuple[_Rate, _Rate], Jumps]:
     return frame, rates, jumps(conjugate, degree=DEGREE)
 
 
-def _hyperbolic(multipliers: Any, system: Map, point: Any) -> tuple[Any, tuple[_Rate, _Rate]]:
-    eigenvalues, vectors = np.linalg.eig(jacobians(system, point[None])[0])
+def _hyperbolic(system: Map, point: Any) -> tuple[Any, tuple[_Rate, _Rate]]:
+    pair: Any = np.linalg.eig(jacobians(system, point[None])[0])
+    eigenvalues, vectors = pair
     order = np.argsort(np.abs(eigenvalues))
     small, large = (float(x) for x in eigenvalues[order].real)
-    del multipliers
     rates = (_Rate(0, 1 / abs(small), small < 0), _Rate(0, abs(large), large < 0))
     return vectors[:, order].real, rates
 

@@ -127,11 +127,14 @@ def _enclosed(manifold: Manifold, f: Any, tape: Tape, p: Any) -> Enclosure:
         for i in range(2)
     ]
     slopes = value_and_jacobian(f, sizes, p)[1]
-    q = max(float((small * sum((_top(x) for x in row), arb(0))).upper()) for row in slopes)
-    gap = max(
-        float(sum((abs(K[i] - c[i]) for K, c in zip(series, rows, strict=True)), arb(0)).upper())
-        for i in range(2)
-    )
+    norms: list[Any] = [small * sum((_top(x) for x in row), arb(0)) for row in slopes]
+    q = max(float(norm.upper()) for norm in norms)
+    gap = 0.0
+    for i in range(2):
+        total: Any = arb(0)
+        for K, c in zip(series, rows, strict=True):
+            total = total + abs(K[i] - c[i])
+        gap = max(gap, float(total.upper()))
     ok = q <= 0.5
     return Enclosure(
         ok=ok,

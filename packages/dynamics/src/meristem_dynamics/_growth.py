@@ -7,6 +7,10 @@
 - errors across the curve contract under the map, so the points stay at rounding distance of it
 """
 
+# NumPy types linear algebra and integer arithmetic in part only
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false, reportUnknownLambdaType=false
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

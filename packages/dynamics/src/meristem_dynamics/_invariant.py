@@ -7,7 +7,11 @@
 - the eigenvectors are scaled so that the last coefficient is about 1e-16: the domain is |t| <= 1
 """
 
-from dataclasses import dataclass
+# NumPy types linear algebra and integer arithmetic in part only
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false, reportUnknownLambdaType=false
+
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +33,7 @@ class FixedPoint:
     """A fixed point of a map or an equilibrium of a flow."""
 
     point: Float[np.ndarray, " d"]
-    multipliers: np.ndarray  # eigenvalues, complex
+    multipliers: Any  # eigenvalues, complex
     residual: float
     kind: str  # "saddle", "sink", "source", "degenerate", or "neutral"
 
@@ -40,7 +44,7 @@ class Manifold:
 
     system: System
     kind: Kind
-    multipliers: np.ndarray  # of the linear inner dynamics: lambda for maps, exponents for flows
+    multipliers: Any  # complex: of the linear inner dynamics: lambda for maps, exponents for flows
     coefficients: list[Any]  # by degree: (d,), then (d,) or (d, degree + 1)
     residual: float  # largest defect of the invariance equation on |t| <= 1
     growth: float  # size of the last coefficient
@@ -62,7 +66,7 @@ class Manifold:
                 total = total * t[..., None] + c
             return total
         a, b = self._pair(t)
-        total = np.zeros((*a.shape, len(self.coefficients[0])), dtype=complex)
+        total: Any = np.zeros((*a.shape, len(self.coefficients[0])), dtype=complex)
         for k, c in enumerate(self.coefficients):
             powers = np.stack([a ** (k - j) * b**j for j in range(k + 1)], axis=-1)
             total += powers @ np.reshape(c, (-1, k + 1)).T
@@ -151,14 +155,14 @@ def _defect(system: System, z: Any) -> Any:
     return gap - np.rint(gap) if system.torus else gap
 
 
-def _strength(system: System, eigenvalues: np.ndarray) -> Any:
+def _strength(system: System, eigenvalues: Any) -> Any:
     """Return log |multiplier| or the real part of the exponent: > 0 expands."""
     if isinstance(system, Flow):
         return eigenvalues.real
     return np.log(np.maximum(np.abs(eigenvalues), 1e-300))
 
 
-def _classify(system: System, eigenvalues: np.ndarray) -> str:
+def _classify(system: System, eigenvalues: Any) -> str:
     strength = _strength(system, eigenvalues)
     neutral = np.abs(strength) < NEUTRAL
     if neutral.all():
@@ -201,7 +205,7 @@ def invariant_manifold(
     >>> from meristem_dynamics import zoo
     >>> henon = zoo.henon()
     >>> curve = invariant_manifold(henon, henon.exact["fixed_point"], "unstable")
-    >>> round(curve.multipliers[0].real, 5), curve.residual < 1e-13
+    >>> round(float(curve.multipliers[0].real), 5), curve.residual < 1e-13
     (-1.92374, True)
     """
     if dim not in (1, 2):
@@ -221,8 +225,7 @@ def invariant_manifold(
         residual=0.0, growth=float(np.abs(coefficients[-1]).max()),
     )  # fmt: skip
     t = SAMPLES if dim == 1 else _disc()
-    values = {name: getattr(manifold, name) for name in manifold.__dataclass_fields__}
-    return Manifold(**{**values, "residual": float(manifold.residual_at(t).max())})
+    return replace(manifold, residual=float(manifold.residual_at(t).max()))
 
 
 def _disc() -> Any:
@@ -231,9 +234,7 @@ def _disc() -> Any:
     return np.concatenate([ring, 0.5 * ring])
 
 
-def _chosen(
-    system: System, eigenvalues: np.ndarray, kind: Kind, dim: int, base: FixedPoint
-) -> list[int]:
+def _chosen(system: System, eigenvalues: Any, kind: Kind, dim: int, base: FixedPoint) -> list[int]:
     strength = _strength(system, eigenvalues) * (1 if kind == "unstable" else -1)
     if base.kind == "degenerate" and system.dim == 2:
         raise ValueError(
@@ -255,7 +256,7 @@ def _chosen(
     return chosen
 
 
-def _divisors(system: System, lambdas: np.ndarray, degree: int) -> np.ndarray:
+def _divisors(system: System, lambdas: Any, degree: int) -> np.ndarray:
     """Return lambda^a (maps) or a . lambda (flows) for the monomials of a degree."""
     if len(lambdas) == 1:
         return np.array([degree * lambdas[0] if isinstance(system, Flow) else lambdas[0] ** degree])
@@ -265,9 +266,7 @@ def _divisors(system: System, lambdas: np.ndarray, degree: int) -> np.ndarray:
     return lambdas[0] ** (degree - j) * lambdas[1] ** j
 
 
-def _check_resonance(
-    system: System, eigenvalues: np.ndarray, lambdas: np.ndarray, order: int
-) -> None:
+def _check_resonance(system: System, eigenvalues: Any, lambdas: Any, order: int) -> None:
     top = float(np.abs(eigenvalues).max())
     for degree in range(2, order + 1):
         products = _divisors(system, lambdas, degree)

@@ -80,8 +80,7 @@ def certify_long(
     z0, n
         Start and number of steps; the orbit is made by `iterate`.
     folder
-        Where borders and blocks are written, made if missing; `verify` takes it. Blocks are only
-        numbered consecutively within a certified segment.
+        Where borders and blocks are written, made if missing; `verify` takes it.
     box
         Half-width of the boxes over which the map is bounded, in frame coordinates; widths above
         it are breaks. Larger boxes admit larger gains and give slightly larger radii.
@@ -97,7 +96,6 @@ def certify_long(
     """
     run = _Run(system, n, block, box, n_unstable, Path(folder))
     _open(run, z0)
-    report: Any = progress or (lambda *_: None)
     forward_breaks: list[int] = []
     state = _first_state(run, z0)
     for b in range(run.blocks):
@@ -108,7 +106,8 @@ def certify_long(
             state = _forward(run, b, state)
             write_atomic(path, packed({}, state))
         forward_breaks += state["breaks"].tolist()
-        report(b + 1, 2 * run.blocks, {})
+        if progress:
+            progress(b + 1, 2 * run.blocks, {})
     breaks, summaries = set(forward_breaks), list[dict[str, Any]]()
     end = np.zeros(n_unstable)
     for done, b in enumerate(reversed(range(run.blocks))):
@@ -119,7 +118,8 @@ def certify_long(
         end = np.array([float.fromhex(x) for x in summary["start"]])
         breaks |= set(summary["breaks"])
         summaries.append(summary)
-        report(run.blocks + done + 1, 2 * run.blocks, {})
+        if progress:
+            progress(run.blocks + done + 1, 2 * run.blocks, {})
     return _summary(run, sorted(breaks), summaries)
 
 

@@ -297,7 +297,9 @@ def _wedge(graph: DegenerateGraph, system: Map, order: int, reach: float, side: 
     ok = factor < LARGEST_A
     signs = [float(side) ** j for j in range(order + 1)]
     centre = np.array([float(c.mid()) * e for c, e in zip(phi, signs, strict=True)])
-    spread = sum((abs(c - float(c.mid())) * arb(reach) ** j for j, c in enumerate(phi)), arb(0))
+    spread: Any = sum(
+        (abs(c - float(c.mid())) * arb(reach) ** j for j, c in enumerate(phi)), arb(0)
+    )
     return Wedge(
         ok=ok,
         order=order,

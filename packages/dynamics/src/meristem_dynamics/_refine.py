@@ -5,6 +5,10 @@
 - quadratic until the residual reaches the rounding of the pair, about 1e-32
 """
 
+# NumPy types linear algebra and integer arithmetic in part only
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false, reportUnknownLambdaType=false
+
 from dataclasses import dataclass
 from typing import Any
 

@@ -2,10 +2,14 @@
 
 - frames Q_n are orthonormal and pushed forward by Df (QR), so that Q_{n+1}^T Df(p_n) Q_n is upper
   triangular up to rounding; the first k columns follow the k most expanding directions
-- blocks of steps run side by side; a block starts WARM_UP steps early from an arbitrary frame,
-  and what is left of that start only enters as a small lower-left block
+- blocks of steps run side by side; a block starts some steps early from an arbitrary frame, enough
+  that it joins the block before it; what is left enters as a small lower-left block
 - a recursion x_{n+1} = A_n x_n + s_n is composed over blocks, then filled in
 """
+
+# NumPy types linear algebra and integer arithmetic in part only
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false, reportUnknownLambdaType=false
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +19,8 @@ from jaxtyping import Float
 
 from meristem_dynamics._systems import System, jacobians
 
-WARM_UP = 100
+WARM_UP = 100  # at first; longer if the blocks do not join
+SEAM = 1e-13  # 1 - cos of the angle at which a block joins the one before it
 
 Matrices = Float[np.ndarray, "n d d"]
 
@@ -36,23 +41,37 @@ def frames_along(
     first = _generic_frame(d) if start is None else start
     if n == 0:
         return first[None]
-    length = max(WARM_UP, int(np.sqrt(n)))
+    warm_up = WARM_UP
+    while True:
+        out, gap = _sweep(J, first, warm_up)
+        if gap <= SEAM or warm_up >= n:
+            return out
+        warm_up *= 4
+
+
+def _sweep(
+    J: Matrices, first: Float[np.ndarray, "d d"], warm_up: int
+) -> tuple[Float[np.ndarray, "m d d"], float]:
+    """Return frames by blocks that start `warm_up` steps early, and how badly the blocks join."""
+    n, d = J.shape[:2]
+    length = max(warm_up, int(np.sqrt(n)))
     blocks = -(-n // length)
     out = np.empty((blocks * length + 1, d, d))
     frame: Any = np.broadcast_to(_generic_frame(d), (blocks, d, d)).copy()
-    frame[0] = first
     origin: Any = np.arange(blocks) * length
-    for t in range(-WARM_UP, length):
-        at = origin + t
-        live = (at >= 0) & (at < n)
+    for t in range(-warm_up if blocks > 1 else 0, length):
+        at: Any = origin + t
+        frame[at <= 0] = first
         if t >= 0:
-            out[np.minimum(at, len(out) - 1)] = frame
-        pushed = np.where(live[:, None, None], J[np.clip(at, 0, n - 1)] @ frame, frame)
+            out[at] = frame
+        live = (at >= 0) & (at < n)
+        pushed: Any = np.where(live[:, None, None], J[np.clip(at, 0, n - 1)] @ frame, frame)
         frame = _orthonormal(pushed)
-        if t < 0:
-            frame[0] = first
     out[n] = _orthonormal((J[n - 1] @ out[n - 1])[None])[0]
-    return out[: n + 1]
+    seams = origin[1:]
+    joined = _orthonormal(J[seams - 1] @ out[seams - 1])
+    alike = np.abs(sum(joined[:, i] * out[seams, i] for i in range(d)))
+    return out[: n + 1], float((1 - alike).max(initial=0.0))
 
 
 def _generic_frame(d: int) -> Float[np.ndarray, "d d"]:

@@ -8,6 +8,10 @@
   and in two
 """
 
+# NumPy types linear algebra and integer arithmetic in part only
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false, reportUnknownLambdaType=false
+
 import operator
 from collections.abc import Callable, Sequence
 from functools import reduce

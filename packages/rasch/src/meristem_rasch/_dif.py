@@ -67,7 +67,8 @@ def mantel_haenszel(data: Responses, group: Sequence[object]) -> DifTable:
     table = _tables(data, focal)  # raw score, item, group, right
     a, b = table[:, :, 0, 1], table[:, :, 0, 0]
     c, d = table[:, :, 1, 1], table[:, :, 1, 0]
-    n = np.maximum(a + b + c + d, 1e-300)
+    total = a + b + c + d
+    n = np.where(total > 0, total, 1.0)  # an empty table adds 0
     r, s = a * d / n, b * c / n
     big_r, big_s = r.sum(axis=0), s.sum(axis=0)
     tested = (big_r > 0) & (big_s > 0)
@@ -148,7 +149,7 @@ def _logistic_item(
     except ConvergenceError:  # an item answered alike by a whole group separates them
         return UNTESTED
     p = 1 / (1 + np.exp(-x @ large))
-    info = (x.T * (w * p * (1 - p))) @ x
+    info = np.asarray((x.T * (w * p * (1 - p))) @ x, dtype=float)
     if np.linalg.cond(info) > 1e12:
         return UNTESTED
     values = [_loglik(np.asarray(x[:, : len(beta)] @ beta), y, w) for beta in (small, large)]

@@ -60,7 +60,8 @@ PAPERS = {
             id="2507.00018",
             title="Implicit Reward as the Bridge: A Unified View of SFT and DPO Connections",
             part="losses",
-            state="not yet",
+            state="partly",
+            module="_implicit_reward",
         ),
         Paper(
             id="2502.17151",
@@ -79,14 +80,16 @@ PAPERS = {
             title="Revisiting the Test-Time Scaling of o1-like Models: Do they Truly Possess "
             "Test-Time Scaling Capabilities?",
             part="testtime",
-            state="not yet",
+            state="complete",
+            module="_test_time_scaling",
         ),
         Paper(
             id="2412.14135",
             title="Scaling of Search and Learning: A Roadmap to Reproduce o1 from Reinforcement "
             "Learning Perspective",
             part="testtime, rewards",
-            state="not yet",
+            state="partly",
+            module="_search_and_learning",
         ),
         Paper(
             id="2412.10056",
