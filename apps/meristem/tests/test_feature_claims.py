@@ -105,9 +105,7 @@ def test_a_trajectory_leaves_its_start_once():
 
 
 def test_missing_public_data_is_named(tmp_path):
-    with pytest.raises(
-        UsageError, match=r"pythia_evals_by_step.parquet not found; give the folder"
-    ):
+    with pytest.raises(UsageError, match=r"pythia_evals_by_step.parquet not found; name"):
         read_trajectories(tmp_path)
 
 
