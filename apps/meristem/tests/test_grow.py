@@ -160,3 +160,14 @@ def test_the_report_opens_in_a_browser_at_any_width(run, open_page, width):
         assert titles[:3] == ["In short", "Loss", "Learning phases"]
         page.locator("summary").first.click()
         assert page.locator("details[open] dt").count() >= 5, "every snapshot wrote something"
+
+
+def test_votes_are_measured_on_the_grown_model(run):
+    out, _ = run
+    found = json.loads((out / "result.json").read_text(encoding="utf-8"))["deliberation"]
+    assert 2 <= found["tasks"] <= 48
+    assert set(found["votes"]) == {"majority", *found["minus_majority"]}
+    for mean, low, high in [found["one"], found["coverage"], *found["votes"].values()]:
+        assert 0 <= low <= mean <= high <= 1
+    assert found["one"][0] <= found["coverage"][0]
+    assert len(found["rounds"]) == 4
