@@ -106,10 +106,24 @@ def test_everything_at_once(tmp_path, sit):
         zip(*(found["facets"]["graders"][k] for k in ("labels", "severity")), strict=True)
     )
     assert max(severity, key=severity.get) == "r2", "the strict grader is found"
+    severity = found["facets"]["graders"]
+    fair, harsh = (np.array(severity[key]) for key in ("fair_mean", "severity"))
+    assert fair.argmin() == harsh.argmax()
     assert "harder labels do mean lower scores" in out
     text = (tmp_path / "report.html").read_text()
     for title in ("difficulty labels", "one number per system", "Length", "graders agree"):
         assert title in text
+
+
+def test_graders_that_share_no_unit_are_not_compared(tmp_path, sit, draw, write):
+    table, _, _ = draw(np.random.default_rng(0), 20, 15)
+    ratings = [
+        [f"u{u}", f"r{2 * (u % 2) + k}", (u // 2 + k) % 3] for u in range(12) for k in (0, 1)
+    ]
+    graders = rows(tmp_path / "g.csv", ["unit", "rater", "score"], ratings)
+    code, _, err = sit(write(tmp_path / "a.csv", table), "--graders", graders)
+    assert code == 3
+    assert "2 subsets that share no level" in err
 
 
 def test_groups_are_compared(tmp_path, sit, draw):

@@ -55,6 +55,21 @@ def test_every_snapshot_loads_and_its_token_losses_are_kept(run):
     assert curve[0] == pytest.approx(np.log(512), abs=0.2), "a fresh model is near uniform"
 
 
+def test_the_snapshots_sit_an_exam(run):
+    out, _ = run
+    exam = json.loads((out / "result.json").read_text())["exam"]
+    assert exam["steps"] == json.loads((out / "result.json").read_text())["phases"]["steps"]
+    assert set(exam["kinds"]) == {"continue", "order", "repeat"}
+    assert len(exam["items"]) == len(set(exam["items"])) == len(exam["difficulty"]) == 90
+    assert abs(np.mean(exam["difficulty"])) < 1e-9, "items average 0"
+    first, last = exam["rate"]["continue"][0], exam["rate"]["continue"][-1]
+    assert abs(first - 0.25) < 0.25, "a fresh model guesses"
+    assert last > first, "it learned what follows"
+    assert exam["ability"][-1] > exam["ability"][0]
+    for low, middle, high in zip(exam["low"], exam["ability"], exam["high"], strict=True):
+        assert low < middle < high
+
+
 def test_the_report_stands_alone(run):
     out, _ = run
     text = (out / "report.html").read_text(encoding="utf-8")
@@ -66,7 +81,7 @@ def test_the_report_stands_alone(run):
             self.found += [value or "" for name, value in attributes if name in ("src", "href")]
 
     Finder().feed(text)
-    assert not Finder.found, "nothing is loaded from elsewhere"
+    assert Finder.found == ["explorer.html"], "nothing is loaded from elsewhere"
     assert text.count("<svg") >= 8
 
 
@@ -75,7 +90,7 @@ def test_a_finished_run_is_not_run_again(run, corpus, meristem):
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/stage.json")}
     again = meristem(*WORDS, "--corpus", corpus, "--out", out)
     assert again.stdout == first.stdout
-    assert again.stderr.count("finished before") == 4
+    assert again.stderr.count("finished before") == 8
     assert {path: path.stat().st_mtime_ns for path in out.glob("*/stage.json")} == before
 
 

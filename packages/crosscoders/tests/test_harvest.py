@@ -10,7 +10,16 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from meristem_core.testing import seeds
-from meristem_crosscoders import Harvest, SnapshotSet, find_snapshots
+from meristem_crosscoders import (
+    Crosscoder,
+    CrosscoderConfig,
+    Harvest,
+    SnapshotSet,
+    TrainConfig,
+    find_snapshots,
+    load_normalisation,
+    train,
+)
 
 VOCABULARY = 17
 SITE = "transformer.h.0"
@@ -267,3 +276,53 @@ def test_a_broken_activation_is_named():
 def test_a_bad_plan_is_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         Harvest(embeds(), tokens_of(0), **fields)
+
+
+def test_parts_share_the_sequences():
+    tokens, places = tokens_of(0, n=7), []
+    parts = [
+        Harvest(embeds(), tokens, batch_tokens=4, window_tokens=8, part=(rank, 3))
+        for rank in range(3)
+    ]
+    for part in parts:
+        places += [
+            p for b in part.batches() for p in zip(b.sequence, b.offset, strict=True)
+        ]  # fmt: skip
+    assert sorted(places) == [(n, t) for n in range(7) for t in range(5)]
+    assert {len(part) for part in parts} == {3}  # of the smallest, which has 10 tokens
+    assert len({part.identity() for part in parts}) == 1
+    with pytest.raises(ValueError, match=r"part \(3, 3\) must be"):
+        Harvest(embeds(), tokens, part=(3, 3))
+
+
+def test_training_on_a_harvest_keeps_its_normalisation(tmp_path):
+    tokens = tokens_of(0, n=40, high=VOCABULARY)
+    snapshots = SnapshotSet.from_modules({0: language_model(0), 5: language_model(1)}, SITE)
+    raw = Harvest(snapshots, tokens, batch_tokens=20, window_tokens=40)
+    harvest = raw.normalised(raw.estimate_normalisation())
+    fields = {"d_model": 6, "n_features": 8, "steps": snapshots.steps}
+    config = CrosscoderConfig(**fields, activation="topk", k=2, gate="shared")
+    training = TrainConfig(steps=8, penalty="none", checkpoint_every=3)
+    whole, cut = Crosscoder(config), Crosscoder(config)
+    train(whole, harvest, training)
+
+    def killed(step):
+        for place, x in enumerate(harvest(step), start=step):
+            if place == 5:
+                raise KeyboardInterrupt
+            yield x
+
+    killed.identity, killed.normalisation = harvest.identity, harvest.normalisation
+    with pytest.raises(KeyboardInterrupt):
+        train(cut, killed, training, run_dir=tmp_path)
+    saved = load_normalisation(tmp_path)
+    assert torch.equal(saved.scale, harvest.normalisation.scale)
+    again = Crosscoder(config)
+    result = train(again, raw.normalised(saved), training, run_dir=tmp_path)
+    assert result.resumed_from == 3
+    assert torch.equal(again.W_dec, whole.W_dec)
+    other = Harvest(snapshots, tokens[::-1], batch_tokens=20, window_tokens=40)
+    with pytest.raises(ValueError, match="batches identity"):
+        train(again, other.normalised(saved), training, run_dir=tmp_path)
+    with pytest.raises(ValueError, match="there are 10 batches for 11 steps"):
+        train(again, harvest, TrainConfig(steps=11, penalty="none"))

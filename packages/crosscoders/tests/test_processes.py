@@ -40,7 +40,7 @@ def test_two_processes_end_where_one_does(tmp_path):
                 case = f"{activation}, {cut}, {name}"
                 assert torch.equal(first, second), f"{case}: the processes differ"
                 gap = float((first - expected).abs().max())
-                assert gap < 1e-6, f"{case}: {gap} from one process"  # Adam divides by small roots
+                assert gap < 1e-5, f"{case}: {gap} from one process"  # Adam divides by small roots
     alone, config = two.fresh("topk")
     with pytest.raises(ValueError, match=r"processes data = 2, this run has 1"):
         train(alone, two.batches_of(0, 1), config, run_dir=tmp_path / "topk-data")

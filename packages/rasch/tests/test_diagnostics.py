@@ -158,6 +158,15 @@ def test_a_planted_change_of_scale_is_found_and_undone(rng, model, method, slope
     assert forth.se < 1e-4
 
 
+@pytest.mark.parametrize("method", ["haebara", "stocking_lord"])
+def test_linking_back_is_the_inverse_where_items_disagree(method):
+    rng = np.random.default_rng(0)
+    source, target = calibration(rng, 8, "2pl"), calibration(rng, 8, "2pl")
+    forth, back = link(source, target, method=method), link(target, source, method=method)
+    assert forth.slope * back.slope == pytest.approx(1, abs=1e-4)
+    assert forth.slope * back.shift + forth.shift == pytest.approx(0, abs=1e-4)
+
+
 def test_a_drifted_item_is_dropped_by_the_robust_link():
     rng = np.random.default_rng(0)
     source = calibration(rng, 12)
@@ -305,6 +314,8 @@ def test_the_ladder_is_nested_and_blind_to_the_labels_scale(rng, scale, shift):
     for a, b in zip(one.rungs, other.rungs, strict=True):
         assert a.r2 == pytest.approx(b.r2, abs=1e-6)
         assert a.r2 <= 1
+    gain = one.rung("rasch").r2 - one.rung("loo").r2
+    assert gain > 0.02, "of noise, difficulty from other systems explains nothing"
     w = np.ones_like(y)
     gap = {}
     for name, p in predictions(y, w, label).items():

@@ -142,3 +142,16 @@ def test_wrong_settings_are_named():
     ):
         with pytest.raises(ValueError, match="must be"):
             call()
+
+
+def test_a_chain_ends_in_a_full_context_and_the_others_go_on():
+    engine = tt.FakeEngine(lambda ids: np.array([0.5, 0.1, 0.1, 0.1, 0.2]), ALPHABET)
+    engine.context = 14
+    step = tt.Step(max_tokens=6, max_steps=1)
+    short, long = tt.search_sync(
+        engine, {"short": "0", "long": "0000000"}, tt.revise(3, "WW"), step=step
+    )
+    assert len(long.solutions) == 1
+    assert len(short.solutions) > 1
+    with pytest.raises(tt.ContextFullError, match="a prompt of 9 tokens and max_tokens 6 exceed"):
+        tt.search_sync(engine, {"q": "0" * 9}, tt.best_of_n(1), step=step)

@@ -11,8 +11,8 @@ from meristem_deliberate._config import DeliberateConfig
 from meristem_testtime import Engine
 
 PACKAGES = {
-    "hf": "'meristem-testtime[hf]'",
-    "openai": "'meristem-testtime[http]'",
+    "hf": "'meristem-deliberate[hf]'",
+    "openai": "'meristem-deliberate[http]'",
     "vllm": "vllm",
 }
 FORMS = "hf:PATH, vllm:PATH or openai:URL"

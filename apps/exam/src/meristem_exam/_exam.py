@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from meristem_exam._choice import MANY_STEPS
 from meristem_exam._findings import Finding, find
 from meristem_exam._scale import Scale, measure, rates, weights
 from meristem_exam._sources import Evidence, Graders
@@ -15,11 +16,13 @@ from meristem_rasch import (
     DataError,
     DifTable,
     ExistenceError,
+    Facets,
     Fractional,
     LengthStudy,
     LRTest,
     Overdispersion,
     RaterAgreement,
+    Ratings,
     andersen_test,
     difficulty_alignment,
     length_as_difficulty,
@@ -62,6 +65,8 @@ class RaterStudy:
     raters: tuple[str, ...]
     severity: Float[np.ndarray, " R"]  # logits, mean 0; positive = gives lower scores
     severity_se: Float[np.ndarray, " R"]
+    infit: Float[np.ndarray, " R"] | None  # 1 = as consistent as the scale expects
+    fair: Float[np.ndarray, " R"] | None  # mean grade the rater would give to an average unit
     separation: float  # spread of severity in units of its error
 
 
@@ -204,13 +209,14 @@ def _length(
 ) -> tuple[LengthStudy | None, LengthStudy | None]:
     if evidence.length is None:
         return None, None
-    seen = np.where(np.isnan(evidence.length), np.nan, y)
+    length = evidence.length
+    seen = np.where(np.isnan(length), np.nan, y)
     points = evidence.max_score
 
     def study(answered: np.ndarray | None) -> LengthStudy:
         return length_as_difficulty(
             seen,
-            evidence.length,
+            length,
             weight=w,
             subject=evidence.subject,
             points=points,
@@ -237,8 +243,36 @@ def _dif(evidence: Evidence, scale: Scale, warnings: list[str]) -> DifTable | No
 def _raters(graders: Graders, seed: int) -> RaterStudy:
     table = graders.table
     agreement = rater_agreement(table, bootstrap=200 if len(table) < 3000 else 50, seed=seed)
-    low, high = float(np.nanmin(table)), float(np.nanmax(table))
-    fit = Fractional(bootstrap=1).fit((table - low) / (high - low), rng=seed)
+    unit, rater = np.nonzero(~np.isnan(table))
+    scores = table[unit, rater]
+    values = np.unique(scores)
+    if len(values) > MANY_STEPS or (np.diff(values) != 1).any():
+        return _fractional_raters(graders, agreement, seed)
+    found = Facets(person="unit").fit(
+        Ratings.from_long(
+            (scores - values[0]).astype(np.int64),
+            {
+                "unit": [graders.units[u] for u in unit],
+                "rater": [graders.raters[r] for r in rater],
+            },
+        )
+    )
+    facet = found.facets["rater"]
+    return RaterStudy(
+        agreement=agreement,
+        raters=facet.labels,
+        severity=facet.measure,
+        severity_se=facet.se,
+        infit=facet.infit,
+        fair=facet.fair + values[0],
+        separation=facet.separation,
+    )
+
+
+def _fractional_raters(graders: Graders, agreement: RaterAgreement, seed: int) -> RaterStudy:
+    """Return severities of grades without steps: the dual of units and raters as fractions."""
+    low, high = float(np.nanmin(graders.table)), float(np.nanmax(graders.table))
+    fit = Fractional(bootstrap=1).fit((graders.table - low) / (high - low), rng=seed)
     spread = float(np.var(fit.difficulty, ddof=1))
     error = float(np.mean(fit.difficulty_se**2))
     return RaterStudy(
@@ -246,5 +280,7 @@ def _raters(graders: Graders, seed: int) -> RaterStudy:
         raters=graders.raters,
         severity=fit.difficulty,
         severity_se=fit.difficulty_se,
+        infit=None,
+        fair=None,
         separation=float(np.sqrt(max(spread - error, 0.0) / error)) if error else 0.0,
     )

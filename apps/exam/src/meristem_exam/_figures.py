@@ -80,7 +80,7 @@ def ruler(
                 seen[slot] += 1
                 parts.append(
                     f'<circle class="{kind}" cx="{left + (slot + 0.5) * width:.1f}" cy="{y:.1f}" '
-                    f'r="{min(step / 2, 3.6):.1f}"><title>{clean(names[k])}: '
+                    f'r="{min(step / 2, 3.6):.1f}"><title>{clean(str(names[k]))}: '
                     f"{_label(float(source[k]))}</title></circle>"
                 )
             continue
@@ -100,9 +100,9 @@ def ruler(
             f"systems ({len(a):,}), each a dot" if len(a) <= 60 else f"systems ({len(a):,})",
             "start ink",
         ),
-        text(right, 14, "stronger →", "y"),
+        text(right, 10, "stronger →", "y"),
         text(left, middle + tall + 14, f"items ({len(b):,})", "start ink"),
-        text(right, middle + tall + 14, "harder →", "y"),
+        text(right, middle + tall + 10, "harder →", "y"),
         text(
             WIDTH / 2,
             middle + tall + 46,

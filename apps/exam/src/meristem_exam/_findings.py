@@ -76,7 +76,7 @@ def _items(exam: "Exam") -> Finding | None:
     else:
         text += ": on none of them do stronger systems do worse than weaker ones"
     if len(noisy):
-        text += f"; {len(noisy):,} more or less random items (outfit above 1.3) blur the ranking"
+        text += f"; {len(noisy):,} nearly random items (outfit above 1.3) blur the ranking"
     few = len(wrong) + len(noisy) <= 0.05 * len(s.items)
     return Finding(text + ".", None if len(wrong) or not few else True)
 

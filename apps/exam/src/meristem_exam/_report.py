@@ -591,7 +591,32 @@ def _graders(exam: Exam) -> list[Block]:
             rows=_agreement_rows([study for _, study in studies]),
         ),
     ]
-    return [*blocks, *(_severity(name, study) for name, study in studies)]
+    for name, study in studies:
+        blocks += [_severity(name, study), *_rater_table(study)]
+    return blocks
+
+
+def _rater_table(study: RaterStudy) -> list[Block]:
+    if study.infit is None or study.fair is None:
+        return []
+    order = np.argsort(-study.severity)[:SHOWN]
+    rows: list[Sequence[Cell]] = [
+        [
+            study.raters[r],
+            _fixed(float(study.severity[r])),
+            _fixed(1.96 * float(study.severity_se[r])),
+            _fixed(float(study.infit[r])),
+            _fixed(float(study.fair[r])),
+        ]
+        for r in order
+    ]
+    table = Table(
+        columns=["rater", "severity, logits", "±", "infit", "fair mean"],
+        rows=rows,
+        caption="infit: 1 = as consistent as expected, above = erratic; fair mean: the grade that "
+        "an average unit would get from this rater",
+    )
+    return [Details(summary="All raters", blocks=[table])]
 
 
 def _agreement_rows(studies: Sequence[RaterStudy]) -> list[list[Cell]]:

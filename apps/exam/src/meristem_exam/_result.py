@@ -192,5 +192,7 @@ def _severity(study: "RaterStudy | None") -> dict[str, Any] | None:
         "labels": list(study.raters),
         "severity": _list(study.severity),
         "severity_se": _list(study.severity_se),
+        "infit": None if study.infit is None else _list(study.infit),
+        "fair_mean": None if study.fair is None else _list(study.fair),
         "separation": study.separation,
     }

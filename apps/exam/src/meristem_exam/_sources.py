@@ -66,14 +66,15 @@ def read_evidence(config: "ExamConfig") -> Evidence:
     """
     if not config.sources:
         raise DataError("no source; give a score file or lm-evaluation-harness logs")
+    first = next(iter(config.sources))
     raters = {name: None if path is None else _graders(path) for name, path in
               (("graders", config.graders), ("human", config.human))}  # fmt: skip
-    if config.layout == "lm-eval" or (config.layout == "auto" and is_lm_eval(config.sources[0])):
+    if config.layout == "lm-eval" or (config.layout == "auto" and is_lm_eval(first)):
         matrix = read_lm_eval(config.sources, metric=config.metric, filter=config.filter)
         return _evidence(config, matrix, None, raters)
     if len(config.sources) > 1:
         raise DataError(f"{len(config.sources)} sources; give one table, or harness logs")
-    table = _joined_items(read_table(config.sources[0]), config.item)
+    table = _joined_items(read_table(first), config.item)
     item = "/".join(config.item) or None
     matrix = read_scores(
         table, layout=config.layout, person=config.person, item=item, score=config.score

@@ -28,6 +28,10 @@ COMMANDS = {  # word: module with a function `main`, what it does
         "meristem_exam.__main__",
         "turn evaluation results into measurement: scale, fit, ranking, findings",
     ),
+    "shadow": (
+        "meristem_shadow.__main__",
+        "prove that a true orbit is near a computed one; training as a pseudo-orbit",
+    ),
     "reproduce": (
         "meristem.reproduce._command",
         "reproduce the papers behind Meristem, claim by claim",
@@ -35,7 +39,7 @@ COMMANDS = {  # word: module with a function `main`, what it does
 }
 EXAMPLES = """\
 examples:
-  meristem grow                                  a model of your own in five minutes
+  meristem grow                                  a model of your own in six minutes
   meristem grow --corpus books/ --scale small    on your own text
   meristem evolution --checkpoints runs/grow/pretrain/snapshots --corpus books/
   meristem exam scores.csv                       what your evaluation measured

@@ -22,6 +22,7 @@ from meristem_losses import TokenStats, fused_loss, next_token_targets, token_lo
 from meristem_losses.hf import head_options, hidden_states, score
 from meristem_posttrain._data import Encoded, Rows, pad
 from meristem_posttrain._objective import Objective
+from meristem_posttrain._single import SingleProcess
 
 WARMUP, FINAL_RATE, CLIP_NORM = 0.1, 0.1, 1.0
 
@@ -54,7 +55,7 @@ def fit(
     schedule: Schedule,
     *,
     seed: int,
-    accelerator: Accelerator,
+    accelerator: Accelerator | SingleProcess,
     start: int = 0,
     before: Callable[[int], None] = lambda step: None,
     after: Callable[[int, dict[str, float]], None] = lambda step, metrics: None,
@@ -105,7 +106,7 @@ def _step(
     objective: Objective,
     schedule: Schedule,
     step: int,
-    accelerator: Accelerator,
+    accelerator: Accelerator | SingleProcess,
 ) -> tuple[float, float]:
     model.train()
     for group in optimizer.param_groups:
@@ -143,7 +144,7 @@ def _loss(
     rows: Rows,
     objective: Objective,
     counts: dict[str, float],
-    accelerator: Accelerator,
+    accelerator: Accelerator | SingleProcess,
 ) -> Tensor:
     """Return this part's share of the batch's loss."""
     device = accelerator.device

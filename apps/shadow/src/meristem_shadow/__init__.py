@@ -1,1 +1,1 @@
-"""Manifolds, conjugacies and certified shadowing orbits of a dynamical system from the command line."""
+"""Certified shadowing orbits of dynamical systems from the command line."""

@@ -23,6 +23,12 @@ from meristem_crosscoders._evolution import (
     turning_point,
 )
 from meristem_crosscoders._files import load_crosscoder, save_crosscoder
+from meristem_crosscoders._foreign import (
+    read_crosscoder_learning,
+    read_llamascopium,
+    write_crosscoder_learning,
+    write_llamascopium,
+)
 from meristem_crosscoders._harvest import ActivationBatch, Harvest
 from meristem_crosscoders._held_out import HeldOut, held_out_snapshot
 from meristem_crosscoders._losses import (
@@ -44,7 +50,9 @@ from meristem_crosscoders._normalisation import (
 )
 from meristem_crosscoders._phases import Phases, ngram_phases
 from meristem_crosscoders._quality import Quality, evaluate
+from meristem_crosscoders._run import load_normalisation
 from meristem_crosscoders._scaling import LatentScaling, latent_scaling, norm_agreement
+from meristem_crosscoders._schedule import Progress, TrainConfig, TrainResult
 from meristem_crosscoders._sensitivity import (
     EmergenceAgreement,
     Thinned,
@@ -64,7 +72,7 @@ from meristem_crosscoders._tasks import (
     read_pairs,
     sva_pairs,
 )
-from meristem_crosscoders._train import Progress, TrainConfig, TrainResult, train
+from meristem_crosscoders._train import train
 
 __all__ = [
     "KINDS",
@@ -117,6 +125,7 @@ __all__ = [
     "latent_scaling",
     "lifecycle",
     "load_crosscoder",
+    "load_normalisation",
     "match_features",
     "nearest_features",
     "ngram_phases",
@@ -124,6 +133,8 @@ __all__ = [
     "patching_attribution",
     "preactivation_penalty",
     "rank_correlation",
+    "read_crosscoder_learning",
+    "read_llamascopium",
     "read_pairs",
     "reconstruction_error",
     "restore_curve",
@@ -140,4 +151,6 @@ __all__ = [
     "train",
     "turning_point",
     "warmup_effect",
+    "write_crosscoder_learning",
+    "write_llamascopium",
 ]

@@ -71,5 +71,11 @@ def largest_per_batch(u_BFG: Float[Tensor, "B F G"], k: int) -> Bool[Tensor, "B 
 
 
 def _largest(u: Tensor, k: int, *, dim: int) -> Tensor:
-    order = u.argsort(dim=dim, descending=True, stable=True).narrow(dim, 0, k)
-    return torch.zeros_like(u, dtype=torch.bool).scatter_(dim, order, True) & (u > 0)
+    """Select without sorting: all above the k-th value, then the first that equal it."""
+    along = u.movedim(dim, -1).contiguous()
+    bar = along.topk(k, dim=-1, sorted=False).values.amin(-1, keepdim=True)
+    above, level = along > bar, along == bar
+    left = k - above.sum(-1, keepdim=True)
+    if bool((level.sum(-1, keepdim=True) > left).any()):
+        level &= level.cumsum(-1) <= left
+    return ((above | level) & (along > 0)).movedim(-1, dim)

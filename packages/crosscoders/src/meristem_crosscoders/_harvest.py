@@ -66,6 +66,8 @@ class Harvest:
         Applied to every batch; None gives raw activations.
     dtype
         Of the window; bfloat16 halves it. Batches are float32.
+    part
+        This process's number and how many share the sequences, each with batches of its own.
 
     Raises
     ------
@@ -92,7 +94,10 @@ class Harvest:
         mask: Bool[np.ndarray, "N T"] | None = None,
         normalisation: Normalisation | None = None,
         dtype: torch.dtype = torch.float32,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
+        if not 0 <= part[0] < part[1]:
+            raise ValueError(f"part {part} must be a number from 0 and the greater number of parts")
         _check_sizes(batch_tokens, window_tokens, epochs, drop_first)
         self.snapshots, self.tokens, self.mask = snapshots, tokens, mask
         self.batch_tokens, self.window_tokens, self.epochs = batch_tokens, window_tokens, epochs
@@ -101,13 +106,16 @@ class Harvest:
         _check_padding(mask)
         starts = range(0, len(tokens), COUNTED_ROWS)
         rows = [np.arange(s, min(s + COUNTED_ROWS, len(tokens))) for s in starts]
-        self._counts = np.concatenate([self._keep(each).sum(1) for each in rows])
-        if not self._counts.sum():
-            raise ValueError("no token is kept; drop fewer ids or first positions")
+        counts = np.concatenate([self._keep(each).sum(1) for each in rows])
+        self.part, self._rows = part, np.arange(part[0], len(tokens), part[1])
+        self._counts = counts[self._rows]
+        self._least = min(int(counts[each :: part[1]].sum()) for each in range(part[1]))
+        if not self._least:
+            raise ValueError("no token is kept; drop fewer ids or first positions, or give more")
 
     @property
     def epoch_tokens(self) -> int:
-        """Kept tokens of one epoch."""
+        """Kept tokens of one epoch in this part."""
         return int(self._counts.sum())
 
     @property
@@ -117,8 +125,8 @@ class Harvest:
         return n * len(self.snapshots.steps) * self.snapshots.d_model * self.dtype.itemsize
 
     def __len__(self) -> int:
-        """Return the number of batches of all epochs."""
-        return math.ceil(self.epochs * self.epoch_tokens / self.batch_tokens)
+        """Return the number of batches of all epochs, in the part that has fewest."""
+        return math.ceil(self.epochs * self._least / self.batch_tokens)
 
     def __call__(self, step: int = 0) -> Iterator[Float[Tensor, "B S D"]]:
         """Yield the batches from a step on, float32; what `train` takes as `batches`."""
@@ -233,9 +241,9 @@ class Harvest:
         order = stream(self.seed, "epoch", epoch).permutation(len(self._counts))
         ends = self._counts[order].cumsum()
         first, last = np.searchsorted(ends, low, "right"), np.searchsorted(ends, high, "left")
-        rows = order[first : last + 1]
+        rows = self._rows[order[first : last + 1]]
         row, offset = self._keep(rows).nonzero()
-        skip = low - (ends[first] - self._counts[rows[0]])
+        skip = low - (ends[first] - self._counts[order[first]])
         part = slice(skip, skip + high - low)
         return rows[row][part], offset[part]
 

@@ -94,7 +94,7 @@ def latent_scaling(
 
     References
     ----------
-    Minder et al. 2025, arXiv 2504.02922, section 2.3, for two models; a latent counts as specific
+    Minder et al. 2025, arXiv 2504.02922, for two models; a latent counts as specific
     there if ratios are below 0.2 (error) and 0.5 (reconstruction).
     """
     F, S = crosscoder.config.n_features, len(crosscoder.config.steps)

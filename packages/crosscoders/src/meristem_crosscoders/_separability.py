@@ -108,7 +108,7 @@ def ledoit_wolf(
     References
     ----------
     Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance matrices",
-    lemma 3.1 to 3.4.
+    section 3.
     """
     B, D = centred_BD.shape
     spread = covariance_DD - covariance_DD.diagonal().mean() * torch.eye(D).to(covariance_DD)

@@ -95,7 +95,7 @@ class Splice:
         if not replaced:
             raise ValueError(f"the forward pass never comes to {self.site!r}; give another site")
         logits_NTV = output if isinstance(output, Tensor) else output.logits
-        return logit_difference(logits_NTV, pairs)
+        return logit_difference(logits_NTV, pairs).to(active_NTD.device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -131,7 +131,7 @@ def ioi_pairs(encode: Encode, *, n: int, seed: int) -> Pairs:
 
     References
     ----------
-    Wang et al. 2022, arXiv 2211.00593; the patch prompt is their ABB -> ABA corruption.
+    Wang et al. 2022, arXiv 2211.00593.
     """
     return _pairs("ioi", _ioi_texts(stream(seed, "ioi")), encode, n)
 

@@ -26,7 +26,7 @@ def z_loss(stats: TokenStats) -> Float[Tensor, "B S"]:
 
 
 def dft_loss(stats: TokenStats) -> Float[Tensor, "B S"]:
-    """Return -sg(p) log p: dynamic fine-tuning (2508.05629 Eq. 9)."""
+    """Return -sg(p) log p: dynamic fine-tuning (2508.05629)."""
     return -stats.logprobs.detach().exp() * stats.logprobs
 
 

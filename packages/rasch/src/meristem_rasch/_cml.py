@@ -88,7 +88,8 @@ class CML:
         """
         check_model(self.model, data)
         groups = patterns(data)
-        check_existence(data, groups)
+        # a design may leave an item's category to others: then the information matrix decides
+        check_existence(data, groups, each_item=self.design is None and self.model != "rsm")
         model = self._model(data)
         problem = Problem(data, groups)
         eta, n_iter = self._maximise(problem, model)

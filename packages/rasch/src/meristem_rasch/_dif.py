@@ -148,7 +148,7 @@ def _logistic_item(
     except ConvergenceError:  # an item answered alike by a whole group separates them
         return UNTESTED
     p = 1 / (1 + np.exp(-x @ large))
-    info = (x.T * (w * p * (1 - p))) @ x
+    info = np.asarray((x.T * (w * p * (1 - p))) @ x, dtype=float)
     if np.linalg.cond(info) > 1e12:
         return UNTESTED
     values = [_loglik(np.asarray(x[:, : len(beta)] @ beta), y, w) for beta in (small, large)]

@@ -16,8 +16,10 @@ from meristem_rasch._patterns import Pattern
 from meristem_rasch._responses import Responses
 
 
-def check_existence(data: Responses, groups: list[Pattern]) -> None:
+def check_existence(data: Responses, groups: list[Pattern], *, each_item: bool = True) -> None:
     """Raise ExistenceError where an estimate is infinite, naming the items.
+
+    With `each_item` every threshold is a parameter, so that every category must occur.
 
     For polytomous items a digraph that is not strongly connected is left to the fit, since the
     condition is only sufficient there.
@@ -28,6 +30,8 @@ def check_existence(data: Responses, groups: list[Pattern]) -> None:
             "no person has a raw score strictly between 0 and the largest possible, so the data "
             "hold no conditional information"
         )
+    if not each_item:
+        return
     scores = data.scores[rows]
     _check_categories(data, scores)
     if data.max_score.max() > 1:

@@ -165,29 +165,26 @@ def _item_sums(part: Part, data: Responses) -> Float[np.ndarray, "6 i"]:
         count = collect @ (scores == h).astype(float)
         n += count
         squares += count * (h - part.mean) ** 2
-    return np.array([column.sum(axis=0) for column in _terms(n, squares, part)])
+    return np.array(
+        [column.sum(axis=0) for column in _terms(n, squares, part.variance, part.fourth)]
+    )
 
 
 def _person_sums(part: Part, data: Responses) -> Float[np.ndarray, "6 n"]:
     scores = data.scores[np.ix_(part.rows, part.items)]
     seen = (scores >= 0).astype(float)
     squares = seen * (scores - part.mean[part.line]) ** 2
-    every = Part(
-        rows=part.rows,
-        items=part.items,
-        line=part.line,
-        mean=part.mean[part.line],
-        variance=part.variance[part.line],
-        fourth=part.fourth[part.line],
-    )
-    return np.array([column.sum(axis=1) for column in _terms(seen, squares, every)])
+    v, c = part.variance[part.line], part.fourth[part.line]
+    return np.array([column.sum(axis=1) for column in _terms(seen, squares, v, c)])
 
 
 def _terms(
-    n: Float[np.ndarray, "a b"], squares: Float[np.ndarray, "a b"], part: Part
+    n: Float[np.ndarray, "a b"],
+    squares: Float[np.ndarray, "a b"],
+    v: Float[np.ndarray, "a b"],
+    c: Float[np.ndarray, "a b"],
 ) -> tuple[Float[np.ndarray, "a b"], ...]:
     """Return n, n V, R, R / V, n C / V^2 and n (C - V^2), R the squared residuals."""
-    v, c = part.variance, part.fourth
     safe = np.where(v > 0, v, 1.0)
     return n, n * v, squares, squares / safe, n * c / safe**2, n * (c - v**2)
 

@@ -109,7 +109,8 @@ def _standard_errors(
     x = info if len(info) <= len(info.T) else info.T
     d_s, d_t = x.sum(axis=1) + max(small, FLOOR), x.sum(axis=0) + large
     scaled = x / d_t
-    inverse = cho_solve(cho_factor(np.diag(d_s) - scaled @ x.T), np.eye(len(x)))
+    schur = np.asarray(np.diag(d_s) - scaled @ x.T, dtype=float)
+    inverse = cho_solve(cho_factor(schur), np.eye(len(x)))
     inverse = np.asarray(inverse, dtype=float)
     v_s = np.diag(inverse)
     v_t = 1 / d_t + np.einsum("vi,vu,ui->i", scaled, inverse, scaled)

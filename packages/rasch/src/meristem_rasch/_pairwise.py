@@ -148,7 +148,9 @@ def _scores(
 
 
 def _check_compared(data: Responses, counts: Table) -> None:
-    parts, label = connected_components(csr_array(counts > 0), directed=True, connection="strong")
+    parts, label = connected_components(
+        csr_array((counts > 0).astype(float)), directed=True, connection="strong"
+    )
     if parts > 1:
         item = np.repeat(np.arange(len(data.items)), data.max_score)
         sets = [

@@ -177,14 +177,23 @@ def _item_groups(data: Responses, groups: Labels | str) -> Int[np.ndarray, " I"]
 
 def _person_groups(data: Responses, split: Split) -> Int[np.ndarray, " N"]:
     if isinstance(split, str):
-        informative = (data.raw > 0) & (data.raw < data.possible) & (data.weight > 0)
-        centre = np.median if split == "median" else np.mean
         if split not in ("median", "mean"):
             raise DataError(f"split {split!r} is not 'median', 'mean' or one label a person")
-        return (data.raw > centre(data.raw[informative])).astype(np.int64)
+        raw = data.raw
+        centre = np.average(raw, weights=data.weight) if split == "mean" else _median(raw, data)
+        return (raw > centre).astype(np.int64)
     if len(split) != len(data.persons):
         raise DataError(f"{len(split)} split labels for {len(data.persons)} persons")
     return np.unique(np.array([str(g) for g in split]), return_inverse=True)[1]
+
+
+def _median(raw: Int[np.ndarray, " N"], data: Responses) -> float:
+    """Return the weighted median; between two values, their mean."""
+    order = np.argsort(raw, kind="stable")
+    share = np.cumsum(data.weight[order]) / data.weight.sum()
+    low = raw[order][np.searchsorted(share, 0.5 - 1e-12)]
+    high = raw[order][np.searchsorted(share, 0.5 + 1e-12)]
+    return float(low + high) / 2
 
 
 def _split(data: Responses, split: Split) -> tuple[list[Responses], tuple[str, ...]]:

@@ -42,6 +42,7 @@ from meristem_testtime._curve import Curve, curve
 from meristem_testtime._engine import (
     Capability,
     Completion,
+    ContextFullError,
     Engine,
     EngineError,
     Request,
@@ -118,6 +119,7 @@ __all__ = [
     "Capability",
     "Chains",
     "Completion",
+    "ContextFullError",
     "Cost",
     "CoverageLaw",
     "Curve",

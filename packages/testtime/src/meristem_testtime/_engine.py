@@ -23,6 +23,24 @@ class EngineError(RuntimeError):
     """An engine could not answer; the message names it, the cause and the mend."""
 
 
+class ContextFullError(ValueError):
+    """A prompt and the tokens asked for exceed the context; the message names both lengths.
+
+    Parameters
+    ----------
+    prompt, max_tokens
+        Their lengths.
+    context
+        That of the model.
+    """
+
+    def __init__(self, prompt: int, max_tokens: int, context: int) -> None:
+        super().__init__(
+            f"a prompt of {prompt} tokens and max_tokens {max_tokens} exceed the context of "
+            f"{context}; shorten one"
+        )
+
+
 class UnsupportedError(EngineError):
     """An engine lacks a capability that was asked for.
 
@@ -113,6 +131,8 @@ class Engine(Protocol):
     capabilities
         "continue": a prompt may end in the middle of an answer, which every search over steps
         needs; "scores": `logprobs` answers.
+    context
+        Most tokens of a prompt and its continuation together, None if that is not known.
     """
 
     @property
@@ -123,6 +143,9 @@ class Engine(Protocol):
 
     @property
     def capabilities(self) -> frozenset[Capability]: ...
+
+    @property
+    def context(self) -> int | None: ...
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Return the token ids of `text`."""

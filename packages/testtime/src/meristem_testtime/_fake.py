@@ -39,6 +39,7 @@ class FakeEngine:
 
     concurrent = False
     capabilities: frozenset[Capability] = frozenset({"continue", "scores"})
+    context: int | None = None
 
     def __init__(self, process: Process, alphabet: str) -> None:
         if len(set(alphabet)) != len(alphabet) or len(alphabet) < 2:

@@ -69,6 +69,11 @@ class ReplayEngine:
         """Return the capabilities of the engine behind."""
         return self.engine.capabilities
 
+    @property
+    def context(self) -> int | None:
+        """Return the context of the engine behind."""
+        return self.engine.context
+
     def encode(self, text: str) -> tuple[int, ...]:
         """Return the token ids of `text`."""
         return self.engine.encode(text)

@@ -5,12 +5,13 @@
 - the kept text is encoded anew together with the cue
 """
 
+from meristem_testtime._engine import ContextFullError
 from meristem_testtime._nodes import Node
 from meristem_testtime._task import Algorithm, Task
 
 
 def revise(rounds: int, cue: str = "Wait") -> Algorithm:
-    """Return a chain of `rounds` revisions of one solution.
+    """Return a chain of `rounds` revisions of one solution; it ends early in a full context.
 
     Parameters
     ----------
@@ -32,7 +33,10 @@ def revise(rounds: int, cue: str = "Wait") -> Algorithm:
         for _ in range(rounds):
             kept = kept_text(node.text)
             head = await task.append(task.root, f"{kept}\n\n{cue}" if kept else cue)
-            node = await _whole(task, head)
+            try:
+                node = await _whole(task, head)
+            except ContextFullError:
+                return
             task.finish(node)
 
     return algorithm

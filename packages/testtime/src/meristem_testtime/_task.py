@@ -12,7 +12,7 @@ import numpy as np
 
 from meristem_core import derive_seed, stream
 from meristem_testtime._batching import Run
-from meristem_testtime._engine import Completion, Request, need
+from meristem_testtime._engine import Completion, ContextFullError, Request, need
 from meristem_testtime._nodes import Cost, Node, SearchResult
 
 Algorithm = Callable[["Task"], Awaitable[None]]
@@ -71,6 +71,8 @@ class Task:
         ------
         BudgetExhausted
             If the question may spend no more; nothing was sent.
+        ContextFullError
+            If a path leaves no room for the tokens of an expansion; nothing was sent.
         """
         counts = [n] * len(nodes) if isinstance(n, int) else list(n)
         asked = [(node, c) for node, c in zip(nodes, counts, strict=True) if c > 0]
@@ -160,11 +162,15 @@ class Task:
         self._children[node] = first + n
         left = self.step.max_steps - node.depth if whole else 1
         seed = derive_seed(self._run.seed, node.question, *node.address())
+        prompt = self._prompt + node.path_ids()
+        most, context = self.step.max_tokens * max(left, 1), self._run.engine.context
+        if context is not None and len(prompt) + most > context:
+            raise ContextFullError(len(prompt), most, context)
         return Request(
-            prompt=self._prompt + node.path_ids(),
+            prompt=prompt,
             seed=seed + first,
             n=n,
-            max_tokens=self.step.max_tokens * max(left, 1),
+            max_tokens=most,
             temperature=self._run.temperature,
             stop=() if whole else self.step.stop,
         )

@@ -12,7 +12,14 @@ import numpy as np
 import torch
 
 from meristem_core import stream
-from meristem_testtime._engine import Capability, Completion, Finish, Pair, Request
+from meristem_testtime._engine import (
+    Capability,
+    Completion,
+    ContextFullError,
+    Finish,
+    Pair,
+    Request,
+)
 
 
 class HFEngine:
@@ -46,6 +53,7 @@ class HFEngine:
         self.model = model
         self.tokenizer = tokenizer
         self.max_batch = max_batch
+        self.context: int | None = getattr(model.config, "max_position_embeddings", None)
         self._name = name
         self._end = int(tokenizer.eos_token_id)
 
@@ -64,15 +72,11 @@ class HFEngine:
 
     async def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
         """Return the samples of each request."""
-        context = getattr(self.model.config, "max_position_embeddings", None)
         for request in requests:
             if not request.prompt:
                 raise ValueError("the prompt is empty; give at least one token")
-            if context is not None and len(request.prompt) + request.max_tokens > context:
-                raise ValueError(
-                    f"a prompt of {len(request.prompt)} tokens and max_tokens {request.max_tokens} "
-                    f"exceed the context of {context}; shorten one"
-                )
+            if self.context is not None and len(request.prompt) + request.max_tokens > self.context:
+                raise ContextFullError(len(request.prompt), request.max_tokens, self.context)
         rows = [(r, i) for r, request in enumerate(requests) for i in range(request.n)]
         rows.sort(key=lambda row: len(requests[row[0]].prompt))
         found: dict[tuple[int, int], Completion] = {}

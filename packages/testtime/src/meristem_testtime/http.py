@@ -84,6 +84,9 @@ class OpenAIEngine(_Server):
         once. `Retry-After` is obeyed up to a minute.
     concurrency
         Most requests in flight.
+    context
+        Most tokens of a prompt and its continuation, if known: a search then sees a full context
+        before the server does.
 
     Raises
     ------
@@ -105,12 +108,14 @@ class OpenAIEngine(_Server):
         timeout: float | int = 600,
         retries: int = 6,
         concurrency: int = 64,
+        context: int | None = None,
     ) -> None:
         super().__init__(
             base_url, model, api_key=api_key, timeout=timeout, retries=retries,
             concurrency=concurrency,
         )  # fmt: skip
         self.tokenizer = tokenizer
+        self.context = context
 
     def __enter__(self) -> "OpenAIEngine":
         return self
@@ -219,6 +224,7 @@ class ChatEngine(_Server):
     """
 
     capabilities: frozenset[Capability] = frozenset()
+    context: int | None = None
 
     def __enter__(self) -> "ChatEngine":
         return self

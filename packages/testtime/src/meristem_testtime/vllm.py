@@ -22,6 +22,7 @@ from meristem_testtime._batching import together
 from meristem_testtime._engine import (
     Capability,
     Completion,
+    ContextFullError,
     EngineError,
     Finish,
     Pair,
@@ -65,6 +66,7 @@ class VLLMEngine:
             self._loop.close()
             raise
         self.tokenizer: Any = self._llm.get_tokenizer()
+        self.context: int = self._llm.model_config.max_model_len
 
     def __enter__(self) -> "VLLMEngine":
         return self
@@ -105,12 +107,8 @@ class VLLMEngine:
         self._loop.close()
 
     async def _sampled(self, request: Request) -> list[Completion]:
-        context = self._llm.model_config.max_model_len
-        if len(request.prompt) + request.max_tokens > context:  # vLLM would draw fewer
-            raise ValueError(
-                f"a prompt of {len(request.prompt)} tokens and max_tokens {request.max_tokens} "
-                f"exceed the context of {context}; shorten one"
-            )
+        if len(request.prompt) + request.max_tokens > self.context:  # vLLM would draw fewer
+            raise ContextFullError(len(request.prompt), request.max_tokens, self.context)
         n = request.n if request.temperature > 0 else 1  # vLLM refuses several greedy samples
         output = await self._output(
             request.prompt,

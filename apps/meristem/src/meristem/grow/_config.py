@@ -11,6 +11,18 @@ from meristem_evolution import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """How the grown model is fine-tuned and preference-tuned on a generated task."""
+
+    rates: tuple[float, ...]  # of fine-tuning
+    divergences: int  # how many are compared
+    sft_steps: int
+    dpo_steps: int
+    batch: int
+    demonstrations: int  # and as many pairs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
     """Sizes that belong together: a model, its optimiser and its data."""
 
@@ -28,6 +40,7 @@ class Scale:
     checkpoint_every: int  # steps
     validation_tokens: int  # per domain, at every snapshot
     evolution: Settings  # of the crosscoder over the snapshots
+    tuning: Tuning
     snapshots: tuple[int, ...] = ()  # where a paper lists them; else log-then-linear
 
 
@@ -46,6 +59,14 @@ SCALES = {
         warmup=30,
         checkpoint_every=100,
         validation_tokens=16_384,
+        tuning=Tuning(
+            rates=(4e-3, 1e-3),
+            divergences=2,
+            sft_steps=30,
+            dpo_steps=8,
+            batch=16,
+            demonstrations=256,
+        ),
         evolution=Settings(
             features=256,
             tokens=24_576,
@@ -72,6 +93,14 @@ SCALES = {
         warmup=40,
         checkpoint_every=50,
         validation_tokens=16_384,
+        tuning=Tuning(
+            rates=(4e-3, 2e-3, 1e-3),
+            divergences=3,
+            sft_steps=80,
+            dpo_steps=20,
+            batch=16,
+            demonstrations=256,
+        ),
         evolution=Settings(
             features=1024,
             tokens=131_072,
@@ -97,6 +126,14 @@ SCALES = {
         warmup=100,
         checkpoint_every=50,
         validation_tokens=65_536,
+        tuning=Tuning(
+            rates=(2e-3, 1e-3, 5e-4, 2.5e-4),
+            divergences=3,
+            sft_steps=200,
+            dpo_steps=50,
+            batch=16,
+            demonstrations=512,
+        ),
         evolution=Settings(
             features=4096,
             tokens=2_000_000,
@@ -121,6 +158,14 @@ SCALES = {
         warmup=1430,
         checkpoint_every=1000,
         validation_tokens=1_048_576,
+        tuning=Tuning(
+            rates=(2e-5, 1e-5, 5e-6, 2.5e-6),
+            divergences=3,
+            sft_steps=500,
+            dpo_steps=100,
+            batch=32,
+            demonstrations=4096,
+        ),
         evolution=Settings(
             features=32_768,
             tokens=800_000_000,
@@ -149,8 +194,8 @@ class GrowConfig:
     """
 
     scale: Literal["micro", "tiny", "small", "paper"] = "tiny"
-    """micro: under a minute on 2 cores; tiny: under 5; small: about 40; paper: Pythia-160M on
-    GPUs."""
+    """micro: about a minute on 2 cores; tiny: about 6; small: about an hour; paper: Pythia-160M
+    on GPUs."""
 
     corpus: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """A file, folder, glob (.txt, .jsonl, .gz, .zst) or hub:NAME; PATH=2 gives it weight 2.

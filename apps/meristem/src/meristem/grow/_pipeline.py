@@ -1,4 +1,4 @@
-"""The main job: corpus, tokens, pre-training, phases, features, checks, report."""
+"""The main job: corpus, tokens, pre-training, phases, features, tuning, checks, report."""
 
 import resource
 import sys
@@ -19,13 +19,16 @@ from meristem.grow._checks import check_learning
 from meristem.grow._config import SCALES, GrowConfig, Scale, snapshot_steps
 from meristem.grow._corpus import Corpus, build_corpus
 from meristem.grow._cost import estimate_cost
+from meristem.grow._deliberate import Deliberation, deliberate
+from meristem.grow._exam import Examined, hold_exam
 from meristem.grow._features import EXPLORER, evolve_features
 from meristem.grow._model import native_bfloat16
 from meristem.grow._phases import Phases, measure_phases
-from meristem.grow._pretrain import Pretrained, pretrain
+from meristem.grow._pretrain import Pretrained, pretrain, snapshot_path
 from meristem.grow._report import render_figure, render_report
 from meristem.grow._stages import Stages
 from meristem.grow._tokens import Tokens, build_tokens, load_tokenizer, load_tokens
+from meristem.grow._tune import Tuned, tune_model
 from meristem_core import Journal, open_run, write_atomic, write_json
 from meristem_core.command import Progress, UsageError
 from meristem_evolution.run import Evolved
@@ -46,7 +49,10 @@ class Grown:
     tokens: Tokens
     pretrained: Pretrained
     phases: Phases
+    exam: Examined
     evolution: Evolved
+    tuning: Tuned
+    deliberation: Deliberation
     rows: list[Row]
     seconds: dict[str, float]  # of each stage, in the session that finished it
     peak_memory: int  # bytes, resident, of this process
@@ -139,6 +145,49 @@ def _run(config: GrowConfig, stored: dict[str, object], scale: Scale, stages: St
             say=stages.say,
         ),
     )
+    tuning = stages.alone(
+        "tuning",
+        Tuned,
+        lambda folder, progress: tune_model(
+            folder,
+            scale=scale,
+            tokenizer=load_tokenizer(stages.folder("tokens")),
+            snapshot=snapshot_path(
+                stages.folder("pretrain") / "snapshots", pretrained.snapshots[-1]
+            ),
+            seed=config.seed,
+            progress=progress,
+        ),
+    )
+    exam = stages.alone(
+        "exam",
+        Examined,
+        lambda folder, progress: hold_exam(
+            folder,
+            scale=scale,
+            corpus=corpus,
+            tokens=stages.folder("tokens"),
+            snapshots=stages.folder("pretrain") / "snapshots",
+            steps=pretrained.snapshots,
+            seed=config.seed,
+            accelerator=stages.accelerator,
+            progress=progress,
+        ),
+    )
+    deliberation = stages.alone(
+        "deliberate",
+        Deliberation,
+        lambda folder, progress: deliberate(
+            snapshot=snapshot_path(
+                stages.folder("pretrain") / "snapshots", pretrained.snapshots[-1]
+            ),
+            tokenizer=load_tokenizer(stages.folder("tokens")),
+            texts=stages.folder("corpus"),
+            corpus=corpus,
+            context=scale.context,
+            seed=config.seed,
+        ),
+    )
     seconds = stages.seconds()
     rows = check_learning(
         stages.folder("phases"), phases, seed=config.seed, seconds=sum(seconds.values())
@@ -150,7 +199,10 @@ def _run(config: GrowConfig, stored: dict[str, object], scale: Scale, stages: St
         tokens=tokens,
         pretrained=pretrained,
         phases=phases,
+        exam=exam,
         evolution=evolution,
+        tuning=tuning,
+        deliberation=deliberation,
         rows=rows,
         seconds=seconds,
         peak_memory=peak_memory(),

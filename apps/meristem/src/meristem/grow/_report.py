@@ -5,6 +5,7 @@ from typing import Any
 
 from meristem._rows import Row, measured_text
 from meristem.grow._corpus import SPLITS
+from meristem.grow._exam_report import exam_blocks
 from meristem.grow._phases import Learning
 from meristem_core.report import (
     Check,
@@ -48,8 +49,11 @@ def render_report(grown: Any, training: Sequence[dict[str, float]]) -> str:
         Section(title="In short", blocks=[_tiles(grown), _checks(grown.rows)]),
         Section(title="Loss", blocks=_loss(grown, training)),
         Section(title="Learning phases", blocks=_phases(grown)),
+        Section(title="An exam on one scale", blocks=exam_blocks(grown.exam)),
         Section(title="Features", blocks=_features(grown.evolution)),
+        Section(title="Fine-tuning and preferences", blocks=_tuning(grown.tuning)),
         Section(title="What it writes", blocks=_samples(grown)),
+        Section(title="Votes at test time", blocks=_deliberation(grown.deliberation)),
         Section(title="Text", blocks=[_corpus_table(grown)]),
         Section(title="Cost", blocks=_cost(grown)),
         Section(title="Settings", blocks=[_settings(grown.config)]),
@@ -194,6 +198,32 @@ def _features(evolution: Any) -> list[Text | Link | Tiles | LineChart]:
     ]
 
 
+def _tuning(tuning: Any) -> list[Text | LineChart | Table]:
+    names = list(dict.fromkeys(cell.divergence for cell in tuning.cells))
+
+    def chart(title: str, unit: str, what: str) -> LineChart:
+        series = []
+        for name in names:
+            cells = sorted((c for c in tuning.cells if c.divergence == name), key=lambda c: c.rate)
+            values = [getattr(c, what) for c in cells]
+            series.append(Series(name=name, x=[c.rate for c in cells], y=values))
+        return LineChart(title=title, x_label="learning rate", y_label=unit, series=series)
+
+    text = (
+        "The grown model learns running sums modulo 10 from demonstrations, with the divergence of "
+        "the implicit-reward view at several rates, then from pairs by DPO. The score is the "
+        f"probability of a right answer to a new problem, {tuning.before:.2g} before."
+    )
+    rows = [[c.divergence, c.rate, c.after_sft, c.after_dpo, c.kl] for c in tuning.cells]
+    columns = ["divergence", "rate", "after fine-tuning", "after DPO", "KL from the grown model"]
+    return [
+        Text(text),
+        chart("After fine-tuning", "P(right)", "after_sft"),
+        chart("After DPO", "P(right)", "after_dpo"),
+        Table(columns=columns, rows=rows),
+    ]
+
+
 def _loss_chart(name: str, steps: Sequence[int], domain: Learning) -> LineChart:
     return LineChart(
         title=f"Held-out text: {name}",
@@ -238,6 +268,43 @@ def _samples(grown: Any) -> list[Text | Samples | Details]:
     return blocks
 
 
+def _deliberation(found: Any) -> list[Text | Table]:
+    if not found.rounds:
+        return [Text("The held-out text has too few lower-case Latin words to ask for.")]
+    first, last = 100 * found.rounds[0], 100 * found.rounds[-1]
+    gap = _points(found.parallel_minus_sequential)
+    return [
+        Text(
+            f"The last snapshot guesses the next word at {found.tasks} places of held-out text, "
+            f"{found.samples} samples each; {found.unanswered:.0%} of the samples begin with no "
+            "word. Intervals are 95 % over places, ties shared evenly."
+        ),
+        Table(
+            columns=["choice", "right, %", "minus majority, points"],
+            rows=[
+                ["one sample", _points(found.one), "-"],
+                *(
+                    [name, _points(share), _points(found.minus_majority.get(name))]
+                    for name, share in found.votes.items()
+                ),
+                ["any sample", _points(found.coverage), "-"],
+            ],
+        ),
+        Text(
+            f"Asked again and again with its own answers before it, it is right {first:.0f} % of "
+            f"the time at first and {last:.0f} % in the end. At {found.budget} new tokens a place, "
+            f"voting minus asking again is {gap} points."
+        ),
+    ]
+
+
+def _points(values: list[float] | None) -> str:
+    if values is None:
+        return "-"
+    mean, low, high = (100 * value for value in values)
+    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+
+
 def _corpus_table(grown: Any) -> Table:
     rows = [
         [
@@ -277,8 +344,9 @@ def _cost(grown: Any) -> list[Table]:
 
 def _settings(config: dict[str, Any]) -> Table:
     sizes = dict(config["sizes"])
-    features = {f"features: {key}": value for key, value in sizes.pop("evolution").items()}
-    flat = {key: value for key, value in config.items() if key != "sizes"} | sizes | features
+    parts = {"features": sizes.pop("evolution"), "tuning": sizes.pop("tuning")}
+    nested = {f"{part}: {key}": v for part, values in parts.items() for key, v in values.items()}
+    flat = {key: value for key, value in config.items() if key != "sizes"} | sizes | nested
     return Table(
         columns=["setting", "value"], rows=[[key, str(value)] for key, value in flat.items()]
     )

@@ -37,10 +37,6 @@ class ReproduceConfig:
     seed: int = 0
     """Of everything random."""
 
-    data: Path | None = None
-    """Folder of public data to lay beside our own, for the papers that have some (2509.17196:
-    Pythia's evaluations, scaling/pythia_evals_by_step.parquet)."""
-
     out: Path = Path("runs/reproduce")
     """Where the runs behind the rows are kept; finished ones are not repeated."""
 
@@ -52,10 +48,7 @@ def main(words: list[str]) -> int:
         _print_papers(as_json=config.json)
         return 0
     paper = _find(config.paper)
-    if config.data is not None and not paper.takes_data:
-        raise UsageError(f"--data: there is no public data to lay beside {paper.id}; leave it out")
-    more = {} if config.data is None else {"data": config.data}
-    rows = paper.load()(config.out / paper.id, config.quick, config.seed, **more)
+    rows = paper.load()(config.out / paper.id, config.quick, config.seed)
     if config.json:
         result = {"schema": SCHEMA, "paper": paper.id, "rows": [asdict(row) for row in rows]}
         print(json.dumps(result, indent=2, allow_nan=False))

@@ -1,23 +1,22 @@
 """The crosscoders behind paper 2509.17196: several seeds over the snapshots of one grown model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from jaxtyping import Bool
+from torch import Tensor
 
 from meristem.grow._config import SCALES, GrowConfig
 from meristem.grow._features import evolve_features, study_of
 from meristem.grow._pipeline import Grown, grow
-from meristem_core import open_run
+from meristem_core import open_run, read_json, write_json
 from meristem_crosscoders import (
     Crosscoder,
     CrosscoderConfig,
-    Harvest,
     TrainConfig,
     estimate_normalisation,
     evaluate,
@@ -25,7 +24,8 @@ from meristem_crosscoders import (
     load_crosscoder,
     train,
 )
-from meristem_evolution.run import Evolved, load_arrays
+from meristem_evolution import Settings
+from meristem_evolution.run import Evolved, Study, load_arrays
 
 ScaleName = Literal["micro", "tiny"]
 DEAD = 3  # the kind of features that hardly ever fire
@@ -84,7 +84,17 @@ def separate_quality(
 
     Each has as many features, open ones and training tokens as the crosscoder.
     """
-    run = _grown(out, scale, seed)
+    path = out / f"separate-{scale}-{seed}.json"
+    if path.exists():
+        return {int(step): value for step, value in read_json(path).items()}
+    found = _train_separate(_grown(out, scale, seed), grown, scale, seed, steps)
+    write_json(path, {str(step): value for step, value in found.items()})
+    return found
+
+
+def _train_separate(
+    run: Path, grown: Grown, scale: ScaleName, seed: int, steps: list[int]
+) -> dict[int, float]:
     settings = replace(SCALES[scale].evolution, seed=seed)
     study = study_of(
         run / "tokens",
@@ -94,43 +104,38 @@ def separate_quality(
         grown.pretrained.snapshots,
         seed,
     )
-    found: dict[int, float] = {}
-    for step in steps:
-        place = grown.pretrained.snapshots.index(step)
-        stream = study.train_stream(settings)
-        normalisation = estimate_normalisation(_some(stream, place))
-        dictionary = Crosscoder(
-            CrosscoderConfig(
-                d_model=study.snapshots.d_model,
-                n_features=settings.features,
-                steps=(step,),
-                activation="batchtopk",
-                k=settings.k,
-                seed=seed,
-            )
-        )
-        first = normalisation.apply(_some(stream, place)[:BASELINE_BATCH])
-        initialise(dictionary, first)
-        n_steps = settings.tokens // settings.batch
-
-        def batches(start: int, p: int = place, n=normalisation, s: Harvest = stream):
-            return (n.apply(x[:, p : p + 1]) for x in s(start))
-
-        train(
-            dictionary,
-            batches,
-            TrainConfig(steps=n_steps, lr=settings.learning_rate, penalty="none",
-                        dead_after=max(settings.batch, settings.tokens // 10)),
-        )  # fmt: skip
-        held_out = study.held_out_stream(settings)
-        quality = evaluate(dictionary, (normalisation.apply(x[:, place : place + 1])
-                                        for x in held_out()))  # fmt: skip
-        found[step] = float(quality.explained_variance[0])
-    return found
+    places = {step: grown.pretrained.snapshots.index(step) for step in steps}
+    return {step: _own_quality(study, settings, step, place) for step, place in places.items()}
 
 
-def _some(stream: Harvest, place: int) -> torch.Tensor:
-    return next(stream())[:, place : place + 1]
+def _own_quality(study: Study, settings: Settings, step: int, place: int) -> float:
+    """Return the explained variance of a dictionary for one snapshot."""
+    stream = study.train_stream(settings)
+    some = next(stream())[:, place : place + 1]
+    normalisation = estimate_normalisation(some)
+    config = CrosscoderConfig(
+        d_model=study.snapshots.d_model,
+        n_features=settings.features,
+        steps=(step,),
+        activation="batchtopk",
+        k=settings.k,
+        seed=settings.seed,
+    )
+    dictionary = Crosscoder(config)
+    initialise(dictionary, normalisation.apply(some[:BASELINE_BATCH]))
+
+    def own(batches: Iterator[Tensor]) -> Iterator[Tensor]:
+        return (normalisation.apply(x[:, place : place + 1]) for x in batches)
+
+    how = TrainConfig(
+        steps=settings.tokens // settings.batch,
+        lr=settings.learning_rate,
+        penalty="none",
+        dead_after=max(settings.batch, settings.tokens // 10),
+    )
+    train(dictionary, lambda start: own(stream(start)), how)
+    quality = evaluate(dictionary, own(study.held_out_stream(settings)()))
+    return float(quality.explained_variance[0])
 
 
 def _loaded(folder: Path, seed: int, evolved: Evolved) -> Trained:

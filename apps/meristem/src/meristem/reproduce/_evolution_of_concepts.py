@@ -4,6 +4,7 @@ The statistical phase is judged on the model, everything else on its features; `
 shows the curves of all seeds beside the public evaluations of Pythia.
 """
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -41,7 +42,7 @@ CAVEATS = (
 )
 
 
-def reproduce(out: Path, quick: bool, seed: int, *, data: Path | None = None) -> list[Row]:
+def reproduce(out: Path, quick: bool, seed: int) -> list[Row]:
     """Grow a model (micro if quick, else tiny), train three crosscoders, and return the verdicts.
 
     Parameters
@@ -52,11 +53,15 @@ def reproduce(out: Path, quick: bool, seed: int, *, data: Path | None = None) ->
         Whether to take the smallest scale.
     seed
         Of the model; the crosscoders have this and the next two.
-    data
-        Folder with `scaling/pythia_evals_by_step.parquet`, for the overlay; None leaves it out.
+
+    Notes
+    -----
+    MERISTEM_DATA may name a folder with `scaling/pythia_evals_by_step.parquet`, the public
+    evaluations of Pythia; without it they are not laid beside.
     """
     scale: ScaleName = "micro" if quick else "tiny"
-    trajectories = [] if data is None else read_trajectories(data)
+    data = os.environ.get("MERISTEM_DATA")
+    trajectories = read_trajectories(Path(data)) if data else []
     start = time.perf_counter()
     grown = grow_model(out, scale, seed, _say)
     runs = train_seeds(out, grown, scale, seed, seeds=SEEDS, say=_say)

@@ -34,17 +34,33 @@ class Claim:
     verdict: Verdict
     note: str
     source: str = PAPER
+    over_seeds: bool = False  # whether the bounds are the seeds, for lack of an interval of each
 
     def row(self, *, n: int, seconds: float, seed: int) -> Row:
-        """Return the row with the middle seed."""
-        middle = sorted(self.found, key=lambda each: each.estimate)[len(self.found) // 2]
-        seeds = ", ".join(f"{each.estimate:.3g}" for each in self.found)
-        several = f"; seeds: {seeds}" if len(self.found) > 1 else ""
+        """Return the row with the middle seed; nothing was measured if there is none."""
+        ordered = sorted(self.found, key=lambda each: each.estimate)
+        middle = ordered[len(ordered) // 2] if ordered else None
+        low, high = (middle.low, middle.high) if middle else (None, None)
+        note = self.note
+        if ordered and self.over_seeds:
+            low, high = ordered[0].estimate, ordered[-1].estimate
+            note += "; the bounds are the seeds"
+        if len(ordered) > 1:
+            note += "; seeds: " + ", ".join(f"{each.estimate:.3g}" for each in self.found)
         return Row(
-            claim=self.claim, source=self.source, claimed=self.claimed, measured=middle.estimate,
-            low=middle.low, high=middle.high, n=n, verdict=self.verdict,
-            note=f"{self.note}{several}", seconds=seconds, seed=seed,
+            claim=self.claim, source=self.source, claimed=self.claimed,
+            measured=middle.estimate if middle else None, low=low, high=high, n=n,
+            verdict=self.verdict, note=note, seconds=seconds, seed=seed,
         )  # fmt: skip
+
+
+def bounds(
+    estimate: float | int, low: float | int | None = None, high: float | int | None = None
+) -> Interval:
+    """Return a measurement with bounds whose meaning the note of its claim says; default: none."""
+    ends = (float(estimate if end is None else end) for end in (low, high))
+    return Interval(estimate=float(estimate), low=next(ends), high=next(ends), level=0.95,
+                    covers="see note")  # fmt: skip
 
 
 def judge(held: Sequence[bool | None]) -> Verdict:
@@ -94,8 +110,7 @@ def directions(runs: Sequence[Trained], seed: int) -> list[Claim]:
         if late_mask.any():
             late.append(_mean(cosines[:, late_mask].mean(1), rng))
         turning = run.evolved.measured.turning
-        steps.append(Interval(estimate=turning.step, low=turning.low, high=turning.high,
-                              level=0.95, covers="features"))  # fmt: skip
+        steps.append(bounds(turning.step, low=turning.low, high=turning.high))  # fmt: skip
     note = "turning step [95 %]: " + ", ".join(
         f"{each.estimate:g} [{each.low:g}, {each.high:g}]" for each in steps
     )
@@ -128,8 +143,7 @@ def complexity(runs: Sequence[Trained]) -> Claim | None:
     return Claim(
         claim="later features are more complex: rank correlation of emergence and context length",
         claimed="> 0 in at least 2 of 3 seeds (r = 0.309 with a model's grades)",
-        found=[Interval(estimate=each.estimate, low=each.low, high=each.high, level=0.95,
-                        covers="features") for each in known],
+        found=[bounds(each.estimate, low=each.low, high=each.high) for each in known],
         verdict=verdict,
         note="context length: tokens that a feature needs for half of its strength",
     )  # fmt: skip
@@ -156,19 +170,19 @@ def _task(name: str, runs: Sequence[Trained]) -> Claim:
         best = max(few, key=shares.faithfulness.__getitem__)
         value = shares.faithfulness[best]
         low, high = shares.low[best], shares.high[best]
-        found.append(Interval(estimate=value, low=low, high=high, level=0.95, covers="controls"))
+        found.append(bounds(value))
         held.append(True if value >= 0.8 and high < 0.2 else (None if value > high else False))
-        counts.append(f"{shares.features[best]}")
+        counts.append(f"{shares.features[best]} (random ones {low:.2f} to {high:.2f})")
     able = median(accuracies) >= TASK_ACCURACY
     verdict: Verdict = judge(held) if able and held else "not testable here"
     accuracy = ", ".join(f"{each:.2f}" for each in accuracies)
     return Claim(
         claim=f"tens of features restore {name}: faithfulness",
         claimed=">= 0.8 with at most 64 features, random ones below 0.2",
-        found=found or [Interval(estimate=0.0, low=0.0, high=0.0, level=0.95, covers="controls")],
+        found=found,
+        over_seeds=True,
         verdict=verdict,
-        note=f"the bounds are those of random features that fire as often; features: "
-        f"{', '.join(counts)}; accuracy of the model: {accuracy}",
+        note=f"features: {', '.join(counts)}; accuracy of the model: {accuracy}",
     )
 
 
@@ -186,7 +200,7 @@ def phases(runs: Sequence[Trained]) -> list[Claim]:
         near = [abs(a - b) <= 1 for a, b in ((turn, end), (turn, least), (end, least))]
         held.append(True if near[0] and near[1] else (None if any(near) else False))
         gap = max(places) - min(places)
-        gaps.append(Interval(estimate=gap, low=gap, high=gap, level=0.95, covers="nothing"))
+        gaps.append(bounds(gap))
         notes.append(f"{measured.turning.step}/{measured.learning.statistical_end}/"
                      f"{measured.steps[least]}")  # fmt: skip
     return [
@@ -195,6 +209,7 @@ def phases(runs: Sequence[Trained]) -> list[Claim]:
             "to the end of the bigrams and the least dimensionality",
             claimed="within one snapshot of each other",
             found=gaps,
+            over_seeds=True,
             verdict=judge(held),
             note=f"steps of the three: {'; '.join(notes)}",
         ),
@@ -213,15 +228,15 @@ def dimensions(runs: Sequence[Trained]) -> Claim:
         inside = 0 < int(np.argmin(curve)) < len(curve) - 1
         bends = inside and curve[0] - least > 0.1 and curve[-1] - least > 0.1
         held.append(True if bends and curve[-1] >= 0.6 else (None if bends else False))
-        found.append(Interval(estimate=curve[-1], low=least, high=curve[0], level=0.95,
-                              covers="snapshots"))  # fmt: skip
+        found.append(bounds(curve[-1]))
         courses.append(f"{curve[0]:.2f} to {least:.2f} to {curve[-1]:.2f}")
     return Claim(
         claim="total dimensionality falls, then rises to most of the width: share at the end",
         claimed="about 0.7 (rule: a fall and a rise by 0.1, an end of at least 0.6)",
         found=found,
         verdict=judge(held),
-        note=f"the bounds are the least and the first value; {'; '.join(courses)}",
+        over_seeds=True,
+        note="; ".join(courses),
     )
 
 
@@ -236,8 +251,7 @@ def norms(runs: Sequence[Trained]) -> list[Claim]:
         if known:
             middle = sorted(known, key=lambda each: each.estimate)[len(known) // 2]
             share = sum(each.estimate > 0.5 for each in known) / len(known)
-            found.append(Interval(estimate=middle.estimate, low=middle.low, high=middle.high,
-                                  level=0.95, covers="features"))  # fmt: skip
+            found.append(bounds(middle.estimate, low=middle.low, high=middle.high))  # fmt: skip
             held.append(True if share > 0.5 else (None if middle.low > 0 else False))
         worst = max(measured.shrunk)
         shrunk.append(wilson_interval(round(worst * measured.alive), measured.alive))
@@ -324,7 +338,7 @@ def quality(run: Trained, separate: Mapping[int, float]) -> Claim:
     return Claim(
         claim="one crosscoder rebuilds as well as a dictionary for each snapshot: difference",
         claimed=">= -1 point of explained variance on average, at equal open features",
-        found=[Interval(estimate=mean, low=min(gaps), high=max(gaps), level=0.95, covers="range")],
+        found=[bounds(mean, low=min(gaps), high=max(gaps))],
         verdict=verdict,
         note=f"the bounds are the least and largest difference; crosscoder and own: {values}",
     )
@@ -339,8 +353,7 @@ def pythia(trajectories: Sequence[Trajectory]) -> Claim:
         claim="Pythia-160M leaves chance where its features turn (about step 1000): step of a "
         "tenth of the gain in accuracy",
         claimed="512 to 3000, the evaluated steps beside 1000",
-        found=[Interval(estimate=steps[len(steps) // 2], low=steps[0], high=steps[-1], level=0.95,
-                        covers="tasks")],
+        found=[bounds(steps[len(steps) // 2], low=steps[0], high=steps[-1])],
         verdict=judge(held),
         note="public evaluations, the bounds are the tasks: "
         + ", ".join(f"{task} {step}" for task, step in found.items()),

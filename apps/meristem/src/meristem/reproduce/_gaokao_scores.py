@@ -75,7 +75,7 @@ def partly_solved(gaokao: Gaokao) -> np.ndarray:
     A choice item scores all or nothing: its points are one trial, and counting them as many makes
     any scores look overdispersed.
     """
-    return ((gaokao.rates > 0) & (gaokao.rates < 1)).any(axis=0)
+    return np.asarray(((gaokao.rates > 0) & (gaokao.rates < 1)).any(axis=0), dtype=bool)
 
 
 def _positions(subject: tuple[str, ...]) -> np.ndarray:

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Literal
 
 from meristem._rows import Row
 
 State = Literal["not yet", "partly", "complete"]
-Reproduction = Callable[..., list[Row]]  # run folder, quick, seed; data where a paper has some
+Reproduction = Callable[[Path, bool, int], list[Row]]  # run folder, quick, seed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +21,6 @@ class Paper:
     part: str  # package or app
     state: State
     module: str | None = None  # of meristem.reproduce, with a function `reproduce`
-    takes_data: bool = False  # whether `reproduce` knows public data that can be laid beside
 
     def load(self) -> Reproduction:
         """Return the function that reproduces the paper; only papers with a module have one."""
@@ -36,7 +36,6 @@ PAPERS = {
             part="crosscoders",
             state="partly",
             module="_evolution_of_concepts",
-            takes_data=True,
         ),
         Paper(
             id="2508.15763",
@@ -61,7 +60,8 @@ PAPERS = {
             id="2507.00018",
             title="Implicit Reward as the Bridge: A Unified View of SFT and DPO Connections",
             part="losses",
-            state="not yet",
+            state="partly",
+            module="_implicit_reward",
         ),
         Paper(
             id="2502.17151",
@@ -80,14 +80,16 @@ PAPERS = {
             title="Revisiting the Test-Time Scaling of o1-like Models: Do they Truly Possess "
             "Test-Time Scaling Capabilities?",
             part="testtime",
-            state="not yet",
+            state="complete",
+            module="_test_time_scaling",
         ),
         Paper(
             id="2412.14135",
             title="Scaling of Search and Learning: A Roadmap to Reproduce o1 from Reinforcement "
             "Learning Perspective",
             part="testtime, rewards",
-            state="not yet",
+            state="partly",
+            module="_search_and_learning",
         ),
         Paper(
             id="2412.10056",

@@ -45,12 +45,14 @@ def read_trajectories(data: Path) -> list[Trajectory]:
     """
     path = data / FILE
     if not path.is_file():
-        raise UsageError(f"--data: {path} not found; give the folder that holds {FILE}")
+        raise UsageError(
+            f"{path} not found; name in MERISTEM_DATA a folder that holds {FILE}, or unset it"
+        )
     try:
         from pyarrow import parquet
     except ImportError as error:
         raise UsageError(
-            "--data needs pyarrow; install it with: pip install 'meristem[hub]'"
+            "Pythia's evaluations need pyarrow; install it with: pip install 'meristem[data]'"
         ) from error
     chosen = [
         ("version", "=", VERSION),
@@ -63,7 +65,7 @@ def read_trajectories(data: Path) -> list[Trajectory]:
     for task in TASKS:
         values = sorted({row["step"]: row["value"] for row in rows if row["task"] == task}.items())
         if not values:
-            raise UsageError(f"--data: {path} has no {task} of {MODEL}; give the whole file")
+            raise UsageError(f"{path} has no {task} of {MODEL}; give the whole file")
         found.append(
             Trajectory(
                 task=task,

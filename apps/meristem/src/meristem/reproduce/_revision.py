@@ -1,0 +1,150 @@
+"""Self-revision on a transformer trained here, where the skill of repairing is known.
+
+- it recalls the digit of its prompt; a first try errs with chance ERROR; a wrong one is noticed
+  with chance NOTICE, and done over after a W; what follows a W is right with chance SKILL
+- the first character tells the skill, so that one training serves both
+- the paper's protocol: drop the last paragraph, write the cue, let the model go on
+"""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+import torch
+import transformers
+
+import meristem_testtime as tt
+from meristem._rows import Row
+from meristem.reproduce._data import judge
+from meristem_core import stream
+from meristem_testtime.hf import HFEngine
+
+ALPHABET = "01234=\nWSU."
+BASE = 5
+ERROR, NOTICE = 0.35, 0.3
+SKILL = {"S": 0.9, "U": 0.3}
+WORDS = {"S": "a model that repairs well", "U": "a model that repairs badly"}
+ROUNDS, SAMPLES = 8, 16
+BATCH, RATE = 128, 5e-3
+LONGEST = 12  # tokens of a sample
+
+
+def revision_rows(out: Path, quick: bool, seed: int) -> list[Row]:
+    """Return the verdicts on revising with and without the skill of repairing."""
+    start = time.perf_counter()
+    engine = train(steps=120 if quick else 300, seed=seed)
+    rows: list[Row] = []
+    for letter in SKILL:
+        parallel, chains = _sampled(engine, letter, questions=120 if quick else 400, seed=seed)
+        rows += _rows(letter, parallel, chains, seed, start)
+    return rows
+
+
+def train(*, steps: int, seed: int) -> HFEngine:
+    """Return the trained model as an engine."""
+    vocabulary = {character: i for i, character in enumerate(ALPHABET)}
+    raw = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="."))
+    raw.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")  # type: ignore[assignment]
+    raw.decoder = tokenizers.decoders.Fuse()  # type: ignore[assignment]
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=".")
+    end = vocabulary["."]
+    config = transformers.LlamaConfig(
+        vocab_size=len(ALPHABET), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=256,
+        initializer_range=0.1, eos_token_id=end, bos_token_id=None, pad_token_id=None,
+    )  # fmt: skip
+    rng = stream(seed, "revision")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = transformers.LlamaForCausalLM(config)
+    optimizer = torch.optim.AdamW(model.parameters(), RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
+    for _ in range(steps):
+        texts = [_chain(rng) for _ in range(BATCH)]
+        width = max(map(len, texts))
+        ids = torch.tensor([[vocabulary[c] for c in text.ljust(width, ".")] for text in texts])
+        kept = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in texts])
+        loss = model(input_ids=ids, labels=ids.masked_fill(kept == 0, -100)).loss
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+    return HFEngine(model.eval(), tokenizer, name=f"revision-{steps}-{seed}", max_batch=256)
+
+
+def _chain(rng: np.random.Generator) -> str:
+    """Return one training text; half of them begin with the W that a revision forces."""
+    letter = "SU"[rng.integers(2)]
+    a = int(rng.integers(BASE))
+    forced = rng.random() < 0.5
+    wrong = rng.random() < (1 - SKILL[letter] if forced else ERROR)
+    text = f"{letter}{a}={'W' if forced else ''}{_answer(a, wrong, rng)}"
+    while wrong and rng.random() < NOTICE:
+        wrong = rng.random() >= SKILL[letter]
+        text += f"\n\nW{_answer(a, wrong, rng)}"
+    return f"{text}."
+
+
+def _answer(right: int, wrong: bool, rng: np.random.Generator) -> int:
+    return int((right + (rng.integers(1, BASE) if wrong else 0)) % BASE)
+
+
+def _sampled(
+    engine: HFEngine, letter: str, *, questions: int, seed: int
+) -> tuple[tt.Traces, tt.Chains]:
+    rng = stream(seed, "questions", letter)
+    prompts, gold = {}, {}
+    for i, a in enumerate(rng.integers(BASE, size=questions).tolist()):
+        prompts[f"q{i}"], gold[f"q{i}"] = f"{letter}{a}=", str(a)
+    step = tt.Step(max_tokens=LONGEST, max_steps=1)
+    drawn = tt.search_sync(
+        engine, prompts, tt.best_of_n(SAMPLES), step=step, temperature=1.0, seed=seed
+    )
+    revised = tt.search_sync(
+        engine, prompts, tt.revise(ROUNDS, "W"), step=step, temperature=1.0, seed=seed + 1
+    )
+    return (
+        tt.from_results(drawn, gold, kind="number"),
+        tt.from_revisions(revised, gold, kind="number"),
+    )
+
+
+def _rows(
+    letter: str, parallel: tt.Traces, chains: tt.Chains, seed: int, start: float
+) -> list[Row]:
+    report = tt.revisions(chains)
+    last, first = (chains.correct[:, i].astype(np.float64) for i in (-1, 0))
+    change = tt.interval(last, minus=first, seed=seed)
+    later = chains.correct[:, 1:].mean(1)
+    limit = 0.0 if report.stationary is None else report.stationary
+    miss = tt.interval(later - limit, seed=seed)
+    budget = int(chains.tokens.sum(1).mean())
+    (gap,) = tt.equal_budget(chains, parallel, [budget], seed=seed).difference
+    sign = 1 if letter == "S" else -1
+    seconds = time.perf_counter() - start
+    notes = f"accuracy {report.accuracy[0]:.1%} before, {report.accuracy[-1]:.1%} after {ROUNDS}"
+    return [
+        Row(
+            claim=f"revising {'helps' if sign > 0 else 'fails'}: {WORDS[letter]}",
+            source="section 4" if sign < 0 else "ours: where the paper's finding turns",
+            claimed="above 0" if sign > 0 else "below 0", measured=change.mean, low=change.low,
+            high=change.high, n=change.n_questions, verdict=judge(change, sign),
+            note=f"last minus first answer, paired; {notes}", seconds=seconds, seed=seed,
+        ),
+        Row(
+            claim=f"sampling beats revising at equal tokens: {WORDS[letter]}",
+            source="section 4" if sign < 0 else "ours: at a large budget it may hold here too",
+            claimed="above 0", measured=gap.mean, low=gap.low, high=gap.high, n=gap.n_questions,
+            verdict=judge(gap, 1), note=f"at {budget} new tokens a question, paired",
+            seconds=seconds, seed=seed,
+        ),
+        Row(
+            claim=f"accuracy settles at a / (a + b): {WORDS[letter]}",
+            source="ours: two states, constant rates", claimed=0.0, measured=miss.mean,
+            low=miss.low, high=miss.high, n=miss.n_questions,
+            verdict="reproduced" if miss.low <= 0 <= miss.high else "refuted",
+            note=f"mean accuracy of revisions minus {limit:.1%}; reproduced: the interval has 0",
+            seconds=seconds, seed=seed,
+        ),
+    ]  # fmt: skip

@@ -1,0 +1,154 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meristem_core.command import UsageError
+from meristem_shadow.__main__ import main
+from meristem_shadow._profile import profile_of
+
+MAP = """
+from meristem_dynamics import Map
+tilted = Map(f=lambda z, p: (2 * z[0] + p.c, z[1] / 3), dim=2, params={"c": "0.1"})
+other = Map(f=lambda z, p: (z[0] / 2,), dim=1)
+"""
+
+
+def orbit(tmp_path, *words):
+    code = main(["orbit", *words, "--out", str(tmp_path / "run")])
+    return code, json.loads((tmp_path / "run/result.json").read_text())
+
+
+def test_a_computed_orbit_is_certified_and_verified(tmp_path, capsys):
+    code, result = orbit(tmp_path, "henon", "-n", "2000")
+    assert code == 0
+    assert result["ok"]
+    assert result["verdict"]["ok"]
+    assert result["certified_steps"] == 2000
+    assert 1e-16 < result["radius_max"] < 1e-10
+    assert "a true orbit of henon with a = 7/5, b = 3/10 stays within" in capsys.readouterr().out
+    again = ["verify", str(tmp_path / "run/certificate.npz"), "henon"]
+    assert main(again) == 0
+    assert "all 2,001 points" in capsys.readouterr().out
+    assert main([*again, "-p", "a=1.39"]) == 1
+    assert "not proved" in capsys.readouterr().out
+
+
+def test_a_tampered_certificate_is_rejected(tmp_path):
+    orbit(tmp_path, "henon", "-n", "300")
+    path = tmp_path / "run/certificate.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays["points"][150, 0] += 1e-6
+    np.savez(path, **arrays)
+    assert main(["verify", str(path), "henon"]) == 1
+
+
+def test_an_orbit_that_no_true_one_follows_is_refused_at_its_step(tmp_path, capsys):
+    code, result = orbit(
+        tmp_path, "standard", "-n", "3000", "--noise", "1e-6", "--start", "0.5,0.5"
+    )
+    assert code == 1
+    assert not result["ok"]
+    assert result["failed_at"] is not None
+    assert result["certified_steps"] < 2000
+    assert f"fails at step {result['failed_at']:,}" in capsys.readouterr().out
+    page = (tmp_path / "run/report.html").read_text()
+    assert "Where it fails" in page
+
+
+def test_refining_brings_the_radius_below_rounding(tmp_path):
+    code, result = orbit(tmp_path, "henon", "-n", "300", "--refine", "--noise", "1e-10")
+    assert code == 0
+    assert result["radius_max"] < 1e-25
+    assert 1e-12 < result["moved"] < 1e-6
+
+
+def test_a_map_of_the_users_own_file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(MAP)
+    words = [f"{path}:tilted", "-p", "c=1/3", "-n", "40", "--start", "-0.3333,0.5"]
+    code, result = orbit(tmp_path, *words)
+    assert code == 0
+    assert result["params"] == {"c": "1/3"}
+    assert result["n_unstable"] == 1
+    with pytest.raises(UsageError, match="tilted, other"):
+        main(["info", str(path)])
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["orbit", "hennon"], "no system hennon"),
+        (["orbit", "lorenz"], "takes a map"),
+        (["orbit", "henon", "-p", "c=1"], "no parameter c; it has a, b"),
+        (["orbit", "henon", "-p", "a=one"], "give NAME=NUMBER"),
+        (["orbit", "henon", "-n", "0"], "at least 1"),
+        (["orbit", "henon", "--start", "1"], "2 variables"),
+        (["orbit", "henon", "--start", "1,x"], "give numbers"),
+        (["orbit", "henon", "--start", "9,9"], "henon fails at step|must stay finite"),
+        (["orbit", "henon", "--noise", "nan"], "finite"),
+        (["orbit", "henon", "--blocks", "9", "--refine"], "leave --noise and --refine out"),
+        (["orbit", "tent"], "its own jacobian"),
+        (["verify", "nowhere.npz", "henon"], "does not exist"),
+        (["dance"], "no command dance"),
+    ],
+)
+def test_a_bad_value_is_named(tmp_path, words, complaint):
+    out = ["--out", str(tmp_path / "run")] if words[0] == "orbit" else []
+    with pytest.raises(UsageError, match=complaint):
+        main([*words, *out])
+
+
+def test_a_killed_run_in_blocks_ends_like_a_whole_one(tmp_path):
+    words = ["henon", "-n", "30000", "--blocks", "1024", "--no-verify"]
+    code, whole = orbit(tmp_path, *words)
+    assert code == 0
+    out = ["--out", str(tmp_path / "killed")]
+    command = [sys.executable, "-m", "meristem_shadow", "orbit", *words, *out]
+    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    blocks = tmp_path / "killed/blocks"
+    while len(list(blocks.glob("border-*"))) < 5 and process.poll() is None:
+        pass
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "killed/result.json").exists()
+    assert main(["orbit", *words, *out]) == 0
+    other = json.loads((tmp_path / "killed/result.json").read_text())
+    assert whole | {"seconds": 0} == other | {"seconds": 0}
+    for path in (tmp_path / "run/blocks").glob("block-*.npz"):
+        assert path.read_bytes() == (blocks / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_report_opens(tmp_path, open_page, width):
+    orbit(tmp_path, "henon", "-n", "500")
+    with open_page(tmp_path / "run/report.html", width=width) as page:
+        assert "stays within" in page.inner_text("header")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_lists_and_facts(capsys):
+    assert main([]) == 0
+    assert "orbit" in capsys.readouterr().out
+    assert main(["list"]) == 0
+    assert "henon" in capsys.readouterr().out
+    assert main(["info", "lorenz"]) == 0
+    assert "beta = 8/3" in capsys.readouterr().out
+
+
+@settings(max_examples=50)
+@given(st.lists(st.floats(1e-16, 1e-3), min_size=1, max_size=400), st.integers(0, 1000))
+def test_a_profile_keeps_the_largest_radius_and_the_share_of_larger_ones(radii, first):
+    radius = np.array(radii)
+    profile = profile_of(radius, first)
+    assert max(profile.largest) == radius.max()
+    assert min(profile.step) >= first
+    for value, share in zip(profile.radius, profile.exceeding, strict=True):
+        assert share <= (radius >= value).mean() + 1e-12
+        assert share >= (radius > value).mean()
