@@ -21,7 +21,7 @@ from meristem_dynamics._tape import Tape, taylor_polynomials
 
 Form = list[Any]
 NAMES = ("P_x", "Q_y", "P_x + P_y", "P_x - P_y", "Q_y + Q_x", "Q_y - Q_x")
-BISECTIONS = 40
+BISECTIONS = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,7 @@ from meristem_dynamics._systems import Map, ball_parameters, jacobians
 
 QUANTILE = 0.01
 SHELLS = 6
-RESAMPLES = 200
+RESAMPLES = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
