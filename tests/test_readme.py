@@ -36,12 +36,14 @@ def test_every_meristem_command_of_the_pages_is_understood(page, line):
     if not words or "install" in line:
         return
     flags = {word.split("=")[0] for word in words if word.startswith("--")}
-    done = subprocess.run(
-        [sys.executable, "-m", "meristem", words[0], "--help"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, f"{page}: {line}"
-    assert all(flag in done.stdout for flag in flags - {"--help"}), f"{page}: {line}"
+    for part in (words[:2], words[:1]):  # a word of the command's own, such as `shadow orbit`
+        done = subprocess.run(
+            [sys.executable, "-m", "meristem", *part, "--help"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode == 0 and all(flag in done.stdout for flag in flags - {"--help"}):
+            return
+    pytest.fail(f"{page}: {line}: {done.stderr}")
 
 
 def test_make_help_names_the_targets():
