@@ -1,6 +1,6 @@
 """The crosscoders behind paper 2509.17196: several seeds over the snapshots of one grown model."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool
-from torch import Tensor
 
 from meristem.grow._config import SCALES, GrowConfig
 from meristem.grow._features import evolve_features, study_of
@@ -96,46 +95,40 @@ def _train_separate(
     run: Path, grown: Grown, scale: ScaleName, seed: int, steps: list[int]
 ) -> dict[int, float]:
     settings = replace(SCALES[scale].evolution, seed=seed)
-    study = study_of(
-        run / "tokens",
-        run / "pretrain" / "snapshots",
-        grown.corpus,
-        SCALES[scale],
-        grown.pretrained.snapshots,
-        seed,
-    )
-    places = {step: grown.pretrained.snapshots.index(step) for step in steps}
-    return {step: _own_quality(study, settings, step, place) for step, place in places.items()}
+    snapshots = run / "pretrain" / "snapshots"
+    return {
+        step: _own_quality(
+            study_of(run / "tokens", snapshots, grown.corpus, SCALES[scale], [step], seed), settings
+        )
+        for step in steps
+    }
 
 
-def _own_quality(study: Study, settings: Settings, step: int, place: int) -> float:
-    """Return the explained variance of a dictionary for one snapshot."""
+def _own_quality(study: Study, settings: Settings) -> float:
+    """Return the explained variance of the study's snapshots, trained like a crosscoder's."""
     stream = study.train_stream(settings)
-    some = next(stream())[:, place : place + 1]
-    normalisation = estimate_normalisation(some)
-    config = CrosscoderConfig(
-        d_model=study.snapshots.d_model,
-        n_features=settings.features,
-        steps=(step,),
-        activation="batchtopk",
-        k=settings.k,
-        seed=settings.seed,
+    normalisation = estimate_normalisation(next(stream()))
+    stream = stream.normalised(normalisation)
+    dictionary = Crosscoder(
+        CrosscoderConfig(
+            d_model=study.snapshots.d_model,
+            n_features=settings.features,
+            steps=study.snapshots.steps,
+            activation="batchtopk",
+            k=settings.k,
+            seed=settings.seed,
+        )
     )
-    dictionary = Crosscoder(config)
-    initialise(dictionary, normalisation.apply(some[:BASELINE_BATCH]))
-
-    def own(batches: Iterator[Tensor]) -> Iterator[Tensor]:
-        return (normalisation.apply(x[:, place : place + 1]) for x in batches)
-
+    initialise(dictionary, next(stream())[:BASELINE_BATCH])
     how = TrainConfig(
         steps=settings.tokens // settings.batch,
         lr=settings.learning_rate,
         penalty="none",
         dead_after=max(settings.batch, settings.tokens // 10),
     )
-    train(dictionary, lambda start: own(stream(start)), how)
-    quality = evaluate(dictionary, own(study.held_out_stream(settings)()))
-    return float(quality.explained_variance[0])
+    train(dictionary, stream, how)
+    held_out = study.held_out_stream(settings).normalised(normalisation)
+    return float(evaluate(dictionary, held_out()).explained_variance[0])
 
 
 def _loaded(folder: Path, seed: int, evolved: Evolved) -> Trained:
