@@ -5,6 +5,7 @@
   sample does not depend on its neighbours, up to the rounding of the logits
 """
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -108,6 +109,8 @@ class HFEngine:
             device=device,
         )
         mask = torch.tensor([[0] * p + [1] * (width - p) for p in pad], device=device)
+        accepted = inspect.signature(self.model.forward).parameters
+        name = "cache" if "cache" in accepted else "past_key_values"  # before transformers 5.24
         cache: Any = None
         while True:
             positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
@@ -115,10 +118,10 @@ class HFEngine:
                 input_ids=ids,
                 attention_mask=mask,
                 position_ids=positions,
-                past_key_values=cache,
                 use_cache=True,
+                **{name: cache},
             )
-            cache = out.past_key_values
+            cache = out[name]
             logprobs = torch.log_softmax(out.logits[:, -1].double(), -1).cpu().numpy()
             for state, row in zip(states, logprobs, strict=True):
                 if state.finish is None:
