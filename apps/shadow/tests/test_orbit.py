@@ -72,7 +72,7 @@ def test_refining_brings_the_radius_below_rounding(tmp_path):
 def test_a_map_of_the_users_own_file(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(MAP)
-    words = [f"{path}:tilted", "-p", "c=1/3", "-n", "40", "--start", "-0.3333,0.5"]
+    words = [f"{path}:tilted", "-p", "c=1/3", "-n", "40", "--start=-0.3333,0.5"]
     code, result = orbit(tmp_path, *words)
     assert code == 0
     assert result["params"] == {"c": "1/3"}
