@@ -3,12 +3,14 @@
 from types import SimpleNamespace
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meristem_core.testing import assert_close, seeds
-from meristem_core.torch import score_rows
+
+torch = pytest.importorskip("torch")
+
+from meristem_core.torch import score_rows  # noqa: E402 after the skip
 
 
 class Model(torch.nn.Module):
