@@ -80,6 +80,7 @@ def fit(folder: Path, study: Study, settings: Settings, progress: Progress) -> F
             train_config(settings, steps),
             run_dir=folder / "checkpoints",
             progress=tell,
+            cut="none",
         )
     save_crosscoder(fold_normalisation(crosscoder, normalisation), folder / FOLDED)
     return Fitted(

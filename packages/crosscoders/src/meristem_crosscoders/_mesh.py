@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-Cut = Literal["data", "features"]
+Cut = Literal["data", "features", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,12 +58,12 @@ class Mesh:
 
 
 def mesh(cut: Cut) -> Mesh:
-    """Return the mesh of all running processes; one process is its own mesh.
+    """Return the mesh of all running processes; one process is its own mesh, as is each at "none".
 
     `torch.distributed` must be initialised by whoever starts the processes: accelerate's
     `Accelerator()` does it, or `torch.distributed.init_process_group`.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if cut == "none" or not (dist.is_available() and dist.is_initialized()):
         return Mesh()
     cohort = Cohort(size=dist.get_world_size(), rank=dist.get_rank())
     return Mesh(data=cohort) if cut == "data" else Mesh(features=cohort)

@@ -50,7 +50,8 @@ def train(
         What several processes share, if `torch.distributed` is initialised (accelerate's
         `Accelerator()` does that): "data", where each gives its own part of the batch, or
         "features", where each gives the same batch and holds the moments and does the work of its
-        share of the features. All end with the same crosscoder.
+        share of the features; all end with the same crosscoder. "none": this process trains alone,
+        whatever the others do.
     progress
         Called every `progress_every` steps and after the last, on every process.
 
