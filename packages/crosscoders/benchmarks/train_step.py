@@ -276,7 +276,8 @@ def losses(sizes, steps):
     for name in (OURS, DENSE, "eai-sparsify", "sae-lens", "dictionary-learning"):
         try:
             step, forward = WAYS[name](sizes, data[0], 1e-3)
-        except Exception:
+        except Exception as error:
+            print(f"| {name} | not run: {error!r} |")
             continue
         for i in range(steps):
             step(data[i % len(data)])

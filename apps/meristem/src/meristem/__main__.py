@@ -39,7 +39,7 @@ COMMANDS = {  # word: module with a function `main`, what it does
 }
 EXAMPLES = """\
 examples:
-  meristem grow                                  a model of your own in six minutes
+  meristem grow                                  a model of your own in seven minutes
   meristem grow --corpus books/ --scale small    on your own text
   meristem evolution --checkpoints runs/grow/pretrain/snapshots --corpus books/
   meristem exam scores.csv                       what your evaluation measured
