@@ -7,13 +7,12 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 import meristem_testtime as tt
-from meristem.grow._corpus import Corpus, read_split
-from meristem.grow._model import load_snapshot
+from meristem.grow._corpus import read_split
+from meristem.grow._lineage import Lineage
 from meristem_core import stream
 from meristem_testtime.hf import HFEngine
 
@@ -51,12 +50,11 @@ class Deliberation:
     parallel_minus_sequential: list[float]
 
 
-def deliberate(
-    *, snapshot: Path, tokenizer: object, texts: Path, corpus: Corpus, context: int, seed: int
-) -> Deliberation:
-    """Sample the snapshot on tasks from the first domain's held-out text, and judge."""
-    engine = HFEngine(load_snapshot(snapshot, context=context), tokenizer, name=str(snapshot))
-    tasks = _tasks(texts, corpus.domains[0].name, engine, context, seed)
+def deliberate(*, lineage: Lineage, seed: int) -> Deliberation:
+    """Sample the grown model on tasks from the first domain's held-out text, and judge."""
+    name = str(lineage.path(lineage.steps[-1]))
+    engine = HFEngine(lineage.grown(), lineage.tokenizer(), name=name)
+    tasks = _tasks(lineage, engine, seed)
     if len(tasks) < 2:
         return Deliberation(
             tasks=len(tasks), samples=0, unanswered=0.0, one=[], coverage=[], votes={},
@@ -90,14 +88,15 @@ def deliberate(
     )
 
 
-def _tasks(
-    texts: Path, domain: str, engine: HFEngine, context: int, seed: int
-) -> dict[str, tuple[str, str]]:
+def _tasks(lineage: Lineage, engine: HFEngine, seed: int) -> dict[str, tuple[str, str]]:
     """Return for each task the text before the place, and the word that follows."""
-    text = "\n".join(document.text for document in read_split(texts, domain, "validation"))
+    documents = read_split(lineage.texts, lineage.corpus.domains[0].name, "validation")
+    text = "\n".join(document.text for document in documents)
     places = [found.start() for found in re.finditer(r"(?<=[a-z,]) [a-z]{2,}(?=[ ,.])", text)]
     places = [place for place in places if place >= BEFORE]
-    most = context // (ROUNDS + 1) - NEW - 2  # two more: a line end, and another way to cut tokens
+    most = (
+        lineage.scale.context // (ROUNDS + 1) - NEW - 2
+    )  # two more: a line end, and another way to cut tokens
     tasks: dict[str, tuple[str, str]] = {}
     for place in stream(seed, "tasks").permutation(np.array(places, np.int64)).tolist():
         before = engine.decode(engine.encode(text[place - BEFORE : place])[-most:])

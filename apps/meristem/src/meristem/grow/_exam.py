@@ -17,10 +17,7 @@ from accelerate import Accelerator
 from jaxtyping import Int
 from transformers import PreTrainedModel
 
-from meristem.grow._config import Scale
-from meristem.grow._corpus import Corpus
-from meristem.grow._model import load_snapshot
-from meristem.grow._pretrain import snapshot_path
+from meristem.grow._lineage import Lineage
 from meristem.grow._tokens import load_tokens
 from meristem_core import read_json, stream, write_json
 from meristem_core.command import Progress
@@ -52,11 +49,7 @@ class Examined:
 def hold_exam(
     folder: Path,
     *,
-    scale: Scale,
-    corpus: Corpus,
-    tokens: Path,
-    snapshots: Path,
-    steps: Sequence[int],
+    lineage: Lineage,
     seed: int,
     accelerator: Accelerator,
     progress: Progress,
@@ -67,29 +60,28 @@ def hold_exam(
     ----------
     folder
         Where the answers of each snapshot are written.
-    tokens, snapshots
-        Folders of the token stage and of the pre-training stage's snapshots.
-    steps
-        Steps of the snapshots.
     """
     made = {
         f"{kind} {domain.name}": options
-        for domain in corpus.domains
+        for domain in lineage.corpus.domains
         for kind, options in make_items(
-            load_tokens(tokens, domain.name, "validation"), domain.name, scale.vocabulary, seed
+            load_tokens(lineage.tokens, domain.name, "validation"),
+            domain.name,
+            lineage.scale.vocabulary,
+            seed,
         ).items()
     }
     options = np.concatenate(list(made.values()))
     kinds = [kind.split()[0] for kind, part in made.items() for _ in range(len(part))]
     items = [f"{kind} {k + 1}" for kind, part in made.items() for k in range(len(part))]
-    for done, step in enumerate(steps, start=1):
+    for done, step in enumerate(lineage.steps, start=1):
         path = folder / f"{step}.json"
         if not path.exists():
-            model = load_snapshot(snapshot_path(snapshots, step), context=scale.context)
-            write_json(path, answer(model.to(accelerator.device), options))
-        progress(done, len(steps), {})
-    right = np.array([read_json(folder / f"{step}.json") for step in steps], dtype=float)
-    return place(right, items, kinds, steps, seed)
+            model = lineage.model(step).to(accelerator.device)
+            write_json(path, answer(model, options))
+        progress(done, len(lineage.steps), {})
+    right = np.array([read_json(folder / f"{step}.json") for step in lineage.steps], dtype=float)
+    return place(right, items, kinds, lineage.steps, seed)
 
 
 def make_items(

@@ -8,10 +8,8 @@ import numpy as np
 from jaxtyping import Int
 from transformers import PreTrainedTokenizerFast
 
-from meristem.grow._config import Scale
-from meristem.grow._corpus import Corpus
-from meristem.grow._pretrain import snapshot_path
-from meristem.grow._tokens import load_tokenizer, load_tokens
+from meristem.grow._lineage import Lineage
+from meristem.grow._tokens import load_tokens
 from meristem_core import stream
 from meristem_core.command import UsageError
 from meristem_crosscoders import SnapshotSet
@@ -23,55 +21,41 @@ EXPLORER = "explorer.html"
 def evolve_features(
     folder: Path,
     *,
-    scale: Scale,
-    corpus: Corpus,
-    tokens: Path,
-    snapshots: Path,
-    steps: list[int],
+    lineage: Lineage,
     page: Path,
     seed: int,
     say: Callable[[str], None],
 ) -> Evolved:
     """Train the crosscoder in `folder` and write the explorer to `page`.
 
-    Parameters
-    ----------
-    tokens, snapshots
-        Folders of the token stage and of the pre-training stage's snapshots.
-    steps
-        Steps of the snapshots.
-
     Raises
     ------
     UsageError
         If too few features live, or a domain has too little text.
     """
-    settings = replace(scale.evolution, seed=seed)
-    study = study_of(tokens, snapshots, corpus, scale, steps, seed)
+    settings = replace(lineage.scale.evolution, seed=seed)
+    study = study_of(lineage, seed)
     return evolve(
         Stages(folder, say, prefix="features, "),
         study,
         settings,
         stored={"site": study.snapshots.site, **asdict(settings)},
         page=page,
-        encode=_encoder(load_tokenizer(tokens)),
+        encode=_encoder(lineage.tokenizer()),
     )
 
 
-def study_of(
-    tokens: Path, snapshots: Path, corpus: Corpus, scale: Scale, steps: list[int], seed: int
-) -> Study:
+def study_of(lineage: Lineage, seed: int) -> Study:
     """Return the snapshots at their middle layer, and rows of every domain by its weight."""
-    tokenizer = load_tokenizer(tokens)
-    settings = scale.evolution
-    paths = {step: snapshot_path(snapshots, step) for step in steps}
+    tokenizer, settings = lineage.tokenizer(), lineage.scale.evolution
+    paths = {step: lineage.path(step) for step in lineage.steps}
     text = Text(
-        train=_rows(tokens, corpus, "train", settings.tokens, scale.context, seed),
-        held_out=_rows(tokens, corpus, "validation", settings.analysis_tokens, scale.context, seed),
+        train=_rows(lineage, "train", settings.tokens, seed),
+        held_out=_rows(lineage, "validation", settings.analysis_tokens, seed),
         vocabulary=token_bytes(tokenizer),
         special=tuple(tokenizer.all_special_ids),
     )
-    site = default_site(paths[steps[-1]])
+    site = default_site(paths[lineage.steps[-1]])
     return Study(snapshots=SnapshotSet.from_dirs(paths, site), text=text)
 
 
@@ -79,13 +63,12 @@ def _encoder(tokenizer: PreTrainedTokenizerFast) -> Callable[[str], list[int]]:
     return lambda text: tokenizer.encode(text, add_special_tokens=False)
 
 
-def _rows(
-    tokens: Path, corpus: Corpus, split: str, wanted: int, context: int, seed: int
-) -> Int[np.ndarray, "rows context"]:
+def _rows(lineage: Lineage, split: str, wanted: int, seed: int) -> Int[np.ndarray, "rows context"]:
     """Return rows of every domain by its weight, at least one each, in a drawn order."""
+    context = lineage.scale.context
     parts: list[np.ndarray] = []
-    for domain in corpus.domains:
-        ids = load_tokens(tokens, domain.name, split)
+    for domain in lineage.corpus.domains:
+        ids = load_tokens(lineage.tokens, domain.name, split)
         rows = ids[: ids.size // context * context].reshape(-1, context)
         if not len(rows):
             raise UsageError(

@@ -18,11 +18,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from meristem.grow._config import Scale
-from meristem.grow._corpus import Corpus
-from meristem.grow._model import load_snapshot
-from meristem.grow._pretrain import snapshot_path
+from meristem.grow._lineage import Lineage
 from meristem.grow._score import continue_text, induction_gain
-from meristem.grow._tokens import load_tokenizer, load_tokens
+from meristem.grow._tokens import load_tokens
 from meristem_core import NGrams, count_ngrams, read_json, write_json
 from meristem_core.command import Progress, UsageError
 from meristem_core.torch import NGramTables, ngram_divergences, ngram_tables, score_rows
@@ -60,11 +58,7 @@ class Phases:
 def measure_phases(
     folder: Path,
     *,
-    scale: Scale,
-    corpus: Corpus,
-    tokens: Path,
-    snapshots: Path,
-    steps: Sequence[int],
+    lineage: Lineage,
     seed: int,
     accelerator: Accelerator,
     progress: Progress,
@@ -75,10 +69,6 @@ def measure_phases(
     ----------
     folder
         Where each snapshot's measurements and the token losses are written.
-    tokens, snapshots
-        Folders of the token stage and of the pre-training stage's snapshots.
-    steps
-        Steps of the snapshots.
 
     Returns
     -------
@@ -89,22 +79,21 @@ def measure_phases(
     UsageError
         If a domain has too little held-out text, or a snapshot gives NaN.
     """
-    tokenizer = load_tokenizer(tokens)
-    names = [domain.name for domain in corpus.domains]
+    tokenizer, tokens, scale = lineage.tokenizer(), lineage.tokens, lineage.scale
+    names = [domain.name for domain in lineage.corpus.domains]
     rows = {name: _held_out(tokens, name, scale) for name in names}
     prompts = {name: load_tokens(tokens, name, "probe")[:PROMPT] for name in names}
     ngrams = count_ngrams(
         [load_tokens(tokens, name, "train") for name in names],
         vocabulary=scale.vocabulary,
-        weights=[domain.weight for domain in corpus.domains],
+        weights=[domain.weight for domain in lineage.corpus.domains],
     )
     tables = ngram_tables(ngrams, device=accelerator.device)
-    mine = steps[accelerator.process_index :: accelerator.num_processes]
+    mine = lineage.steps[accelerator.process_index :: accelerator.num_processes]
     for done, step in enumerate(mine, start=1):
         result = folder / f"{step}.json"
         if not result.exists():
-            model = load_snapshot(snapshot_path(snapshots, step), context=scale.context)
-            model.to(accelerator.device)
+            model = lineage.model(step).to(accelerator.device)
             measured = {
                 name: _measure(model, rows[name], tables, folder, f"{name}.{step}")
                 for name in names
@@ -119,7 +108,7 @@ def measure_phases(
     accelerator.wait_for_everyone()
     if not accelerator.is_main_process:
         return None
-    found = [read_json(folder / f"{step}.json") for step in steps]
+    found = [read_json(folder / f"{step}.json") for step in lineage.steps]
     domains: dict[str, Learning] = {}
     for name in names:
         curves = {
@@ -133,7 +122,7 @@ def measure_phases(
             samples=[each["samples"][name] for each in found],
         )
     return Phases(
-        steps=list(steps),
+        steps=lineage.steps,
         domains=domains,
         unigram_entropy=ngrams.unigram_entropy,
         bigram_entropy=ngrams.bigram_entropy,

@@ -22,9 +22,10 @@ from meristem.grow._cost import estimate_cost
 from meristem.grow._deliberate import Deliberation, deliberate
 from meristem.grow._exam import Examined, hold_exam
 from meristem.grow._features import EXPLORER, evolve_features
+from meristem.grow._lineage import Lineage
 from meristem.grow._model import native_bfloat16
 from meristem.grow._phases import Phases, measure_phases
-from meristem.grow._pretrain import Pretrained, pretrain, snapshot_path
+from meristem.grow._pretrain import Pretrained, pretrain
 from meristem.grow._report import render_figure, render_report
 from meristem.grow._stages import Stages
 from meristem.grow._tokens import Tokens, build_tokens, load_tokenizer, load_tokens
@@ -89,19 +90,9 @@ def grow(config: GrowConfig, *, say: Callable[[str], None]) -> Grown:
 
 
 def _run(config: GrowConfig, stored: dict[str, object], scale: Scale, stages: Stages) -> Grown:
+    seed, accelerator = config.seed, stages.accelerator
     corpus = stages.alone(
-        "corpus",
-        Corpus,
-        lambda folder, progress: build_corpus(
-            folder,
-            sources=config.corpus,
-            encoding=config.encoding,
-            seed=config.seed,
-            max_characters=max(
-                LEAST_CHARACTERS,
-                CHARACTERS_PER_TOKEN * scale.steps * scale.batch * scale.context,
-            ),
-        ),
+        "corpus", Corpus, lambda folder, progress: _build_corpus(folder, config, scale)
     )
     tokens = stages.alone(
         "tokens",
@@ -115,83 +106,37 @@ def _run(config: GrowConfig, stored: dict[str, object], scale: Scale, stages: St
         Pretrained,
         lambda folder, progress: _pretrain(folder, progress, config, scale, corpus, stages),
     )
+    lineage = Lineage(run=stages.run, scale=scale, corpus=corpus, steps=pretrained.snapshots)
     phases = stages.together(
         "phases",
         Phases,
         lambda folder, progress: measure_phases(
-            folder,
-            scale=scale,
-            corpus=corpus,
-            tokens=stages.folder("tokens"),
-            snapshots=stages.folder("pretrain") / "snapshots",
-            steps=pretrained.snapshots,
-            seed=config.seed,
-            accelerator=stages.accelerator,
-            progress=progress,
+            folder, lineage=lineage, seed=seed, accelerator=accelerator, progress=progress
         ),
     )
     evolution = stages.alone(
         "features",
         Evolved,
         lambda folder, progress: evolve_features(
-            folder,
-            scale=scale,
-            corpus=corpus,
-            tokens=stages.folder("tokens"),
-            snapshots=stages.folder("pretrain") / "snapshots",
-            steps=pretrained.snapshots,
-            page=config.out / EXPLORER,
-            seed=config.seed,
-            say=stages.say,
+            folder, lineage=lineage, page=config.out / EXPLORER, seed=seed, say=stages.say
         ),
     )
     tuning = stages.alone(
         "tuning",
         Tuned,
-        lambda folder, progress: tune_model(
-            folder,
-            scale=scale,
-            tokenizer=load_tokenizer(stages.folder("tokens")),
-            snapshot=snapshot_path(
-                stages.folder("pretrain") / "snapshots", pretrained.snapshots[-1]
-            ),
-            seed=config.seed,
-            progress=progress,
-        ),
+        lambda folder, progress: tune_model(folder, lineage=lineage, seed=seed, progress=progress),
     )
     exam = stages.alone(
         "exam",
         Examined,
         lambda folder, progress: hold_exam(
-            folder,
-            scale=scale,
-            corpus=corpus,
-            tokens=stages.folder("tokens"),
-            snapshots=stages.folder("pretrain") / "snapshots",
-            steps=pretrained.snapshots,
-            seed=config.seed,
-            accelerator=stages.accelerator,
-            progress=progress,
+            folder, lineage=lineage, seed=seed, accelerator=accelerator, progress=progress
         ),
     )
     deliberation = stages.alone(
-        "deliberate",
-        Deliberation,
-        lambda folder, progress: deliberate(
-            snapshot=snapshot_path(
-                stages.folder("pretrain") / "snapshots", pretrained.snapshots[-1]
-            ),
-            tokenizer=load_tokenizer(stages.folder("tokens")),
-            texts=stages.folder("corpus"),
-            corpus=corpus,
-            context=scale.context,
-            seed=config.seed,
-        ),
+        "deliberate", Deliberation, lambda folder, progress: deliberate(lineage=lineage, seed=seed)
     )
     seconds = stages.seconds()
-    rows = check_learning(
-        stages.folder("phases"), phases, seed=config.seed, seconds=sum(seconds.values())
-    )
     grown = Grown(
         schema=SCHEMA,
         config=stored,
@@ -203,16 +148,33 @@ def _run(config: GrowConfig, stored: dict[str, object], scale: Scale, stages: St
         evolution=evolution,
         tuning=tuning,
         deliberation=deliberation,
-        rows=rows,
+        rows=check_learning(
+            stages.folder("phases"), phases, seed=seed, seconds=sum(seconds.values())
+        ),
         seconds=seconds,
         peak_memory=peak_memory(),
     )
-    if stages.accelerator.is_main_process:
-        write_json(config.out / "result.json", grown)
-        with Journal(stages.folder("pretrain") / "metrics.jsonl") as journal:
-            write_atomic(config.out / "report.html", render_report(grown, list(journal)))
-        write_atomic(config.out / "growing.svg", render_figure(grown))
+    if accelerator.is_main_process:
+        _write(config.out, grown, stages.folder("pretrain"))
     return grown
+
+
+def _write(out: Path, grown: Grown, pretrained: Path) -> None:
+    write_json(out / "result.json", grown)
+    with Journal(pretrained / "metrics.jsonl") as journal:
+        write_atomic(out / "report.html", render_report(grown, list(journal)))
+    write_atomic(out / "growing.svg", render_figure(grown))
+
+
+def _build_corpus(folder: Path, config: GrowConfig, scale: Scale) -> Corpus:
+    taught = CHARACTERS_PER_TOKEN * scale.steps * scale.batch * scale.context
+    return build_corpus(
+        folder,
+        sources=config.corpus,
+        encoding=config.encoding,
+        seed=config.seed,
+        max_characters=max(LEAST_CHARACTERS, taught),
+    )
 
 
 def _pretrain(

@@ -18,8 +18,7 @@ from meristem._running_sums import (
     write_answers,
 )
 from meristem._tuning import drift, solved, tuned
-from meristem.grow._config import Scale
-from meristem.grow._model import load_snapshot
+from meristem.grow._lineage import Lineage
 from meristem_core import Journal, stream
 from meristem_core.command import Progress, UsageError
 from meristem_posttrain import Schedule, find_objective
@@ -53,25 +52,17 @@ class Tuned:
     cells: list[Cell]
 
 
-def tune_model(
-    folder: Path,
-    *,
-    scale: Scale,
-    tokenizer: PreTrainedTokenizerFast,
-    snapshot: Path,
-    seed: int,
-    progress: Progress,
-) -> Tuned:
-    """Tune the model of `snapshot` in every way; finished ways in `folder` are not repeated.
+def tune_model(folder: Path, *, lineage: Lineage, seed: int, progress: Progress) -> Tuned:
+    """Tune the grown model in every way; finished ways in `folder` are not repeated.
 
     Raises
     ------
     UsageError
         If the tokenizer has no token of its own for a digit.
     """
-    plan = scale.tuning
-    model = load_snapshot(snapshot, context=scale.context)
-    alphabet = digits_of(tokenizer)
+    plan = lineage.scale.tuning
+    model = lineage.grown()
+    alphabet = digits_of(lineage.tokenizer())
     rng = stream(seed, "tuning")
     train, compared, new = (
         draw_problems(rng, n, TERMS) for n in (plan.demonstrations, plan.demonstrations, HELD_OUT)

@@ -11,6 +11,7 @@ from jaxtyping import Bool
 
 from meristem.grow._config import SCALES, GrowConfig
 from meristem.grow._features import evolve_features, study_of
+from meristem.grow._lineage import Lineage
 from meristem.grow._pipeline import Grown, grow
 from meristem_core import open_run, read_json, write_json
 from meristem_crosscoders import (
@@ -63,11 +64,7 @@ def train_seeds(
         with open_run(folder, stored, name="meristem reproduce", version=version("meristem")):
             evolved = evolve_features(
                 folder,
-                scale=SCALES[scale],
-                corpus=grown.corpus,
-                tokens=run / "tokens",
-                snapshots=run / "pretrain" / "snapshots",
-                steps=grown.pretrained.snapshots,
+                lineage=_lineage(run, grown, scale, grown.pretrained.snapshots),
                 page=folder / "explorer.html",
                 seed=other,
                 say=lambda line, seed=other: say(f"seed {seed}: {line}"),
@@ -95,13 +92,14 @@ def _train_separate(
     run: Path, grown: Grown, scale: ScaleName, seed: int, steps: list[int]
 ) -> dict[int, float]:
     settings = replace(SCALES[scale].evolution, seed=seed)
-    snapshots = run / "pretrain" / "snapshots"
     return {
-        step: _own_quality(
-            study_of(run / "tokens", snapshots, grown.corpus, SCALES[scale], [step], seed), settings
-        )
+        step: _own_quality(study_of(_lineage(run, grown, scale, [step]), seed), settings)
         for step in steps
     }
+
+
+def _lineage(run: Path, grown: Grown, scale: ScaleName, steps: list[int]) -> Lineage:
+    return Lineage(run=run, scale=SCALES[scale], corpus=grown.corpus, steps=steps)
 
 
 def _own_quality(study: Study, settings: Settings) -> float:
