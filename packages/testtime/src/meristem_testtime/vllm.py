@@ -15,6 +15,7 @@ from typing import Any
 
 from vllm import AsyncEngineArgs, SamplingParams
 from vllm.inputs import TokensPrompt
+from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -40,7 +41,8 @@ class VLLMEngine:
         Folder or name of a model, as vLLM loads it.
     options
         Further arguments of `vllm.AsyncEngineArgs`, such as ``{"dtype": "float32"}``. Prefix
-        caching is on, and log-probabilities are raw, unless they say otherwise.
+        caching is on, log-probabilities are raw, and prompts are not cut on a CPU, unless they
+        say otherwise.
     name
         What the journal calls the model, by default `model`; change it when the weights change.
 
@@ -57,7 +59,11 @@ class VLLMEngine:
         self, model: str, *, options: Mapping[str, Any] | None = None, name: str | None = None
     ) -> None:
         self.name = model if name is None else name
-        arguments = {"enable_prefix_caching": True} | dict(options or {})
+        # on a CPU vLLM 0.32 dies where it cuts the prompt of a seeded request in two
+        arguments = {
+            "enable_prefix_caching": True,
+            "enable_chunked_prefill": not current_platform.is_cpu(),
+        } | dict(options or {})
         self._loop = LoopThread()
         self._count = count()
         try:
@@ -121,6 +127,7 @@ class VLLMEngine:
                 include_stop_str_in_output=True,
                 logprobs=0,
                 flat_logprobs=True,
+                detokenize=bool(request.stop),
                 output_kind=RequestOutputKind.FINAL_ONLY,
             ),
         )
