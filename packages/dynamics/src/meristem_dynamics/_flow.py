@@ -249,8 +249,8 @@ class _Maps:
 
     def poincare(
         self, points: Points, frames: Sections, box: Steps
-    ) -> tuple[list[list[Ball]], list[Ball], _Crossing]:
-        """Return D P_n over the boxes, P_n(0) and the crossings."""
+    ) -> tuple[list[list[Ball]], list[Ball], Any]:
+        """Return D P_n over the boxes, P_n(0) and the `_Crossing`."""
         d, m, after = self.d, self.m, points[1:]
         image, tangents = self._step(points[:-1], frames[:-1], box)
         gap = [x - after[:, i] for i, x in enumerate(image)]
@@ -260,7 +260,7 @@ class _Maps:
         e = [dot(row, gap) for row in A]
         Z = [[dot(row, [t[j] for t in tangents]) for j in range(m)] for row in A]
         moved = [_total(x, row, box) for x, row in zip(gap, tangents, strict=True)]
-        crossing = self._crossing(after, A, moved, e[m], Z[m], box)
+        crossing: _Crossing = self._crossing(after, A, moved, e[m], Z[m], box)
         # D phi_t adds at most |A| 2 theta L times the largest entry of the column of D phi_h F_n
         spread = 2 * crossing.theta * crossing.lipschitz * SLACK
         for i in range(d):

@@ -129,8 +129,8 @@ def integrate(
     Examples
     --------
     >>> decay = Flow(f=lambda z, p: (-z[0],), dim=1)
-    >>> round(float(integrate(decay, [1.0], 8, step=0.125)[-1, 0]), 12) == round(np.exp(-1), 12)
-    True
+    >>> round(float(integrate(decay, [1.0], 8, step=0.125)[-1, 0]), 12)
+    0.367879441171
     """
     z: list[float] = [float(x) for x in z0]
     if len(z) != flow.dim:
