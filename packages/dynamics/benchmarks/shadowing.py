@@ -1,6 +1,6 @@
 """Certificates of the Hénon map: times, radii and the independent check; no peer does this work.
 
-python packages/dynamics/benchmarks/shadowing.py [--check STEPS] [--long STEPS]
+python packages/dynamics/benchmarks/shadowing.py [--check STEPS] [--long STEPS] [--units TIME]
 
 There is no maintained library that certifies long orbits, so the rows compare with the published
 distance of Hammel, Yorke and Grebogi (1988): N = 10^6, 10^-8, from memory of the literature.
@@ -15,7 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from meristem_dynamics import certify, certify_long, certify_uniform, iterate, zoo
+from meristem_dynamics import (
+    certify,
+    certify_flow,
+    certify_long,
+    certify_uniform,
+    integrate,
+    iterate,
+    zoo,
+)
 from meristem_dynamics.verifier import verify
 
 HENON = zoo.henon()
@@ -26,6 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--check", type=int, default=100_000, help="steps that Arb re-checks")
     parser.add_argument("--long", type=int, default=10_000_000, help="steps of the blocked run")
+    parser.add_argument("--units", type=int, default=10_000, help="time units of the Lorenz flow")
     words = parser.parse_args()
     flint = version("python-flint")
     print(
@@ -59,8 +68,31 @@ def main() -> None:
         seconds = time.perf_counter() - start
         row(f"blocked, {words.long:,} steps", seconds, long.radius_max, long.radius_median)
         assert long.ok, long
+    lorenz_rows(words.units)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"\npeak memory of the whole script {peak:.0f} MiB")
+
+
+def lorenz_rows(units: int) -> None:
+    """Print the rows of the Lorenz flow: its orbit, the certificate, and a check of 200 steps."""
+    lorenz, step = zoo.lorenz(), 1 / 64
+    start = time.perf_counter()
+    z0 = integrate(lorenz, [1.0, 1.0, 20.0], 640, step=step)[-1]
+    orbit = integrate(lorenz, z0, units * 64, step=step)
+    print(f"| Lorenz orbit, {units:,} time units | {time.perf_counter() - start:.2f} | | |")
+    start = time.perf_counter()
+    c = certify_flow(lorenz, orbit, step=step)
+    seconds = time.perf_counter() - start
+    assert c.ok
+    row(f"its certificate, {c.n_steps:,} steps", seconds, c.radius_max, np.median(c.radius))
+    print(f"| its drift in time, at most {c.time_shift:.2g} | | | |")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "c.npz")
+        certify_flow(lorenz, orbit[:201], step=step, n_unstable=1).save(file)
+        start = time.perf_counter()
+        verdict = verify(lorenz, file)
+        assert verdict.ok
+        row("Arb verifier, 200 steps", time.perf_counter() - start, verdict.radius_max, None)
 
 
 def row(name: str, seconds: float, worst: float, median: float | None) -> None:

@@ -266,6 +266,9 @@ def test_bad_orbits_are_refused():
         certify(HENON, np.full((3, 2), np.nan))
     with pytest.raises(ValueError, match="gives its own jacobian"):
         certify(zoo.tent(), np.zeros((3, 1)))
+    hole = Map(f=lambda z, p: (z[0] + float("nan"), z[1]), dim=2, name="hole")
+    with pytest.raises(ValueError, match="not finite"):
+        certify(hole, ORBIT[:5])
     with pytest.raises(ValueError, match="too rough to refine"):
         refine(HENON, np.random.default_rng(0).normal(size=(50, 2)))
 

@@ -114,6 +114,9 @@ def test_cones_are_proved_where_they_hold():
     assert cone_check(f, centres, 1e-3, swapped).ok
     at_zero = cone_check(f, np.zeros((1, 2)), 1e-3, swapped)
     assert not at_zero.ok, "no expansion at the neutral point"
+    mixed = cone_check(f, np.array([[0.02, 0.05], [0.0, 0.0], [0.01, -0.04]]), 1e-3, swapped)
+    assert mixed.worst == 1, "the report says where the cone condition fails"
+    assert 0.99 < mixed.expansion[1] <= 1, "and by how much"
 
 
 def test_stability_of_the_cat_map():

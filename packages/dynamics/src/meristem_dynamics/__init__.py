@@ -6,6 +6,7 @@ from meristem_dynamics._certificate import Certificate, certify, load_certificat
 from meristem_dynamics._conjugacy import Conjugacy, conjugacy
 from meristem_dynamics._enclosure import Enclosure, certify_manifold
 from meristem_dynamics._finite import FiniteShadowing, finite_shadowing
+from meristem_dynamics._flow import certify_flow
 from meristem_dynamics._forms import (
     FormReport,
     SaddleReport,
@@ -44,6 +45,7 @@ from meristem_dynamics._systems import (
     load_system,
     pseudo_orbit,
 )
+from meristem_dynamics._taylor import integrate
 from meristem_dynamics._uniform import UniformCertificate, certify_uniform
 
 __all__ = [
@@ -75,6 +77,7 @@ __all__ = [
     "UniformCertificate",
     "Wedge",
     "certify",
+    "certify_flow",
     "certify_graph",
     "certify_long",
     "certify_manifold",
@@ -91,6 +94,7 @@ __all__ = [
     "fixed_point",
     "gains",
     "grow",
+    "integrate",
     "invariant_manifold",
     "is_positive_definite",
     "iterate",

@@ -42,6 +42,16 @@ class Bounds:
     ss: Float[np.ndarray, "n m m"]
 
 
+def blank(n: int, m: int, k: int) -> Bounds:
+    """Return bounds of n steps in m coordinates, to be filled."""
+    return Bounds(
+        inverse=np.empty((n, k, k)),
+        us=np.empty((n, k, m - k)),
+        su=np.empty((n, m - k, k)),
+        ss=np.empty((n, m - k, m - k)),
+    )
+
+
 def coupling(
     system: Map, points: Points, frames: Frames, box: Steps, k: int, low: Points | None = None
 ) -> Bounds:
@@ -61,12 +71,7 @@ def coupling(
         The box is about points + low.
     """
     n, d = len(points) - 1, system.dim
-    out = Bounds(
-        inverse=np.empty((n, k, k)),
-        us=np.empty((n, k, d - k)),
-        su=np.empty((n, d - k, k)),
-        ss=np.empty((n, d - k, d - k)),
-    )
+    out = blank(n, d, k)
     p = ball_parameters(system)
     for a in range(0, n, CHUNK):
         part = slice(a, min(a + CHUNK, n))
@@ -76,14 +81,15 @@ def coupling(
             width = (width + np.abs(low[part])) * INFLATE
         z = [Ball(points[part][:, i], width[:, i]) for i in range(d)]
         J = value_and_jacobian(system.f, z, p)[1]
-        columns = [[_dot(J[i], [Q[:, l, j] for l in range(d)]) for j in range(d)] for i in range(d)]
+        columns = [[dot(J[i], [Q[:, l, j] for l in range(d)]) for j in range(d)] for i in range(d)]
         V = inverse_frames(after)
-        C = [[_dot(V[i], [columns[l][j] for l in range(d)]) for j in range(d)] for i in range(d)]
-        _fill(out, part, C, k)
+        C = [[dot(V[i], [columns[l][j] for l in range(d)]) for j in range(d)] for i in range(d)]
+        fill(out, part, C, k)
     return out
 
 
-def _fill(out: Bounds, part: slice, C: list[list[Ball]], k: int) -> None:
+def fill(out: Bounds, part: slice, C: list[list[Ball]], k: int) -> None:
+    """Write the bounds of a ball matrix C, by blocks, into the steps `part`."""
     d = len(C)
     for i in range(d):
         for j in range(d):
@@ -108,7 +114,7 @@ def _inverse_bound(C: list[list[Ball]]) -> Float[np.ndarray, "n k k"]:
     for i in range(k):
         row = np.zeros_like(rest)
         for j in range(k):
-            entry = _dot([W[:, i, l] for l in range(k)], [C[l][j] for l in range(k)])
+            entry = dot([W[:, i, l] for l in range(k)], [C[l][j] for l in range(k)])
             row += (entry - float(i == j)).mag()
         rest = np.maximum(rest, row * (1 + 2 * k * U))
     small = regular & (rest < 0.5)
@@ -166,7 +172,7 @@ def residuals(system: Map, points: Points, frames: Frames, low: Points | None) -
             gap = arb_gap(system, points[both], low[both])
         V = inverse_frames(frames[after])
         for i in range(d):
-            out[part, i] = _dot(V[i], gap).mag() + FLOOR
+            out[part, i] = dot(V[i], gap).mag() + FLOOR
     return out
 
 
@@ -194,7 +200,8 @@ def arb_gap(system: Map, points: Points, low: Points) -> list[Ball]:
     return [Ball(mid[:, i], rad[:, i]) for i in range(system.dim)]
 
 
-def _dot(a: list[Any], b: list[Any]) -> Ball:
+def dot(a: list[Any], b: list[Any]) -> Ball:
+    """Return the scalar product; factors that are the float 0 are left out."""
     total = Ball(0.0)
     for x, y in zip(a, b, strict=True):
         if not (isinstance(x, float) and x == 0.0):

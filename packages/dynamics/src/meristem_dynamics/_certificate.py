@@ -10,10 +10,10 @@
 """
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -29,7 +29,7 @@ from meristem_dynamics._splitting import (
     growth_rates,
     scan,
 )
-from meristem_dynamics._systems import Map, check_finite, jacobians
+from meristem_dynamics._systems import Map, System, check_finite, jacobians
 
 SLACK = 1.0 + 2.0**-45  # covers the rounding of the inequalities' sums, d <= 12
 UNDERFLOW = 1e-300  # covers what products of tiny numbers lose
@@ -65,9 +65,11 @@ class Certificate:
     failed_at: int | None
     reason: str
     points: Points
-    low: Points | None  # the orbit is points + low after `refine`
-    frames: Float[np.ndarray, "n d d"]
-    widths: Points  # u_n and v_n in frame coordinates
+    low: Points | None = None  # the orbit is points + low after `refine`
+    frames: Float[np.ndarray, "n d m"]  # m = d; of a flow m = d - 1 columns span the section
+    widths: Float[np.ndarray, "n m"]  # u_n and v_n in frame coordinates
+    step: float | None = None  # of a flow: time between points
+    time_shift: float | None = None  # of a flow: |t_n - n step| of the true orbit is at most this
 
     def save(self, path: Path | str) -> None:
         """Write the certificate to one file that `verify` and `load_certificate` read."""
@@ -84,7 +86,7 @@ def load_certificate(path: Path | str) -> Certificate:
     """
     header, arrays = unpacked(path)
     radius = _radius(arrays["frames"], arrays["widths"])
-    fields: dict[str, Any] = {"low": None, **header, **arrays, "radius": radius}
+    fields: dict[str, Any] = {**header, **arrays, "radius": radius}
     return Certificate(**fields)
 
 
@@ -131,33 +133,54 @@ def certify(
     J = jacobians(system, orbit[:-1])
     Q = frames_along(J)
     k = checked_dimension(n_unstable, growth_rates(J, Q))
-    work = Work(system, orbit, low, Q, residuals(system, orbit, Q, low), k)
-    queue: list[tuple[int, int, int]] = [(-(len(orbit) - 1), 0, len(orbit) - 1)]
-    failed_at: int | None = None
-    for _ in range(ATTEMPTS):
-        if not queue:
-            break
-        _, a, b = heapq.heappop(queue)
-        widths, bad = work.attempt(a, b)
-        if widths is not None:
-            return work.certificate(a, b, widths, failed_at)
-        failed_at = bad if failed_at is None else failed_at
-        for left, right in ((a, bad), (bad + 1, b)):
-            if right > left:
-                heapq.heappush(queue, (left - right, left, right))
-    return work.certificate(0, 0, np.zeros((1, system.dim)), failed_at)
+    errors = residuals(system, orbit, Q, low)
+
+    def bound(a: int, b: int, box: Steps) -> tuple[Bounds, Steps]:
+        here = slice(a, b + 1)
+        rest = None if low is None else low[here]
+        return coupling(system, orbit[here], Q[here], box, k, rest), errors[a:b]
+
+    work = Work(orbit, Q, errors, k, bound)
+    segment = work.longest()
+    rest = None if low is None else low[segment.first : segment.last + 1]
+    return certificate_of(system, work, segment, low=rest)
+
+
+class Segment(NamedTuple):
+    """Steps first, ..., last whose inequalities the widths fulfil, and the step that broke more."""
+
+    first: int
+    last: int
+    widths: Points
+    failed_at: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
     """What all attempts on one orbit share."""
 
-    system: Map
     points: Points
-    low: Points | None
-    frames: Float[np.ndarray, "n d d"]
-    errors: Steps  # upper bounds of |e_n| in frame coordinates
+    frames: Float[np.ndarray, "n d m"]
+    errors: Float[np.ndarray, "t m"]  # about |e_n| in frame coordinates: chooses boxes, ranks steps
     k: int
+    bound: Callable[[int, int, Steps], tuple[Bounds, Steps]]  # of steps a, ..., b over a box
+
+    def longest(self) -> Segment:
+        """Return the whole orbit if its inequalities close, else the longest part found."""
+        queue: list[tuple[int, int, int]] = [(-len(self.errors), 0, len(self.errors))]
+        failed_at: int | None = None
+        for _ in range(ATTEMPTS):
+            if not queue:
+                break
+            _, a, b = heapq.heappop(queue)
+            widths, bad = self.attempt(a, b)
+            if widths is not None:
+                return Segment(a, b, widths, failed_at)
+            failed_at = bad if failed_at is None else failed_at
+            for left, right in ((a, bad), (bad + 1, b)):
+                if right > left:
+                    heapq.heappush(queue, (left - right, left, right))
+        return Segment(0, 0, np.zeros((1, self.errors.shape[1])), failed_at)
 
     def attempt(self, a: int, b: int) -> tuple[Points | None, int]:
         """Return widths for the steps a, ..., b that fulfil the inequalities, or a failing step."""
@@ -182,41 +205,41 @@ class Work:
     def solve(self, a: int, b: int, box: Steps) -> Points:
         """Return widths that fulfil the inequalities with bounds over `box`; infinite if none."""
         try:
-            here = slice(a, b + 1)
-            low = None if self.low is None else self.low[here]
-            bounds = coupling(self.system, self.points[here], self.frames[here], box, self.k, low)
+            bounds, errors = self.bound(a, b, box)
         except (OverflowError, ZeroDivisionError) as error:
             raise ValueError(
                 f"f cannot be bounded near the orbit: {error}; the orbit comes too near a "
                 "singularity for its errors"
             ) from error
-        return widths_of(bounds, self.errors[a:b], self.k)
+        return widths_of(bounds, errors, self.k)
 
-    def certificate(self, a: int, b: int, widths: Points, failed_at: int | None) -> Certificate:
-        """Return the certificate of the steps a, ..., b."""
-        frames = self.frames[a : b + 1]
-        radius = _radius(frames, widths)
-        whole = failed_at is None
-        return Certificate(
-            ok=whole,
-            system=self.system.name,
-            params=self.system.exact_parameters(),
-            n_unstable=self.k,
-            first=a,
-            n_steps=b - a,
-            radius=radius,
-            radius_max=float(radius.max()),
-            residual_max=float(self.errors[a:b].max(initial=0.0)),
-            failed_at=failed_at,
-            reason="a true orbit stays within the radius of every point"
-            if whole
-            else f"the inequalities do not close at step {failed_at}: the expanding direction is "
-            "not expanded enough there; the longest segment found is certified",
-            points=self.points[a : b + 1],
-            low=None if self.low is None else self.low[a : b + 1],
-            frames=frames,
-            widths=widths,
-        )
+
+def certificate_of(system: System, work: Work, segment: Segment, **more: Any) -> Certificate:
+    """Return the certificate of a segment."""
+    a, b, widths, failed_at = segment
+    frames = work.frames[a : b + 1]
+    radius = _radius(frames, widths)
+    whole = failed_at is None
+    return Certificate(
+        ok=whole,
+        system=system.name,
+        params=system.exact_parameters(),
+        n_unstable=work.k,
+        first=a,
+        n_steps=b - a,
+        radius=radius,
+        radius_max=float(radius.max()),
+        residual_max=float(work.errors[a:b].max(initial=0.0)),
+        failed_at=failed_at,
+        reason="a true orbit stays within the radius of every point"
+        if whole
+        else f"the inequalities do not close at step {failed_at}: the expanding direction is "
+        "not expanded enough there; the longest segment found is certified",
+        points=work.points[a : b + 1],
+        frames=frames,
+        widths=widths,
+        **more,
+    )
 
 
 def widths_of(
@@ -240,7 +263,7 @@ def widths_of(
             v = scan(bounds.ss * STEP, GROW * (errors[:, k:] + su_u), v0)
             source = GROW * errors[:, :k] + apply(bounds.us, v[:-1])
             u = backward_scan(bounds.inverse * STEP, source, end)
-            su_u = apply(bounds.su, u[:-1])
+            su_u = apply(bounds.su, np.where(np.isfinite(u[:-1]), u[:-1], 0.0))
     return settle(bounds, errors, np.concatenate([u, v], axis=1), k)
 
 
@@ -280,7 +303,9 @@ def worst(linear: Points, errors: Steps, k: int) -> int:
     return int(np.argmax(2 * np.log(size) + np.log(errors.max(axis=1))))
 
 
-def _radius(frames: Float[np.ndarray, "n d d"], widths: Points) -> Float[np.ndarray, " n"]:
+def _radius(
+    frames: Float[np.ndarray, "n d m"], widths: Float[np.ndarray, "n m"]
+) -> Float[np.ndarray, " n"]:
     return np.asarray(apply(np.abs(frames), widths).max(axis=1) * SLACK + UNDERFLOW)
 
 
@@ -314,6 +339,8 @@ def _header(c: Certificate) -> dict[str, Any]:
         "residual_max",
         "failed_at",
         "reason",
+        "step",
+        "time_shift",
     ]
     return {name: getattr(c, name) for name in names}
 

@@ -3,6 +3,7 @@
 It shares no code with the part that makes certificates. It takes points, frames and widths as
 untrusted numbers and the map's function f, computes Df over each box by its own derivative type,
 and checks the two inequalities of every step. Anything that is not certainly true is a rejection.
+For a flow the map of a step is that between two sections, by the verifier's own Taylor series.
 """
 
 import json
@@ -16,8 +17,10 @@ from typing import Any
 import flint
 import numpy as np
 
-from meristem_dynamics._systems import Map
+from meristem_dynamics._crossings import poincare
+from meristem_dynamics._systems import Flow, Map
 
+FLOW_BITS = 96
 BITS = 192  # a refined orbit has residuals of 1e-32, with errors below 1e-57 here
 arb: Any = flint.arb
 arb_mat: Any = flint.arb_mat
@@ -32,15 +35,16 @@ class Verdict:
     radius_max: float
     failed_at: int | None
     reason: str
+    time_shift: float | None = None  # of a flow, proved like the radius
 
 
-def verify(system: Map, path: Path | str) -> Verdict:
+def verify(system: Map | Flow, path: Path | str) -> Verdict:
     """Return whether the certificate file, or folder of files, proves what it claims.
 
     Parameters
     ----------
     system
-        The map, with the parameters that the theorem is to be about.
+        The map or flow, with the parameters that the theorem is to be about.
     path
         A file written by `Certificate.save`, or the folder of `certify_long`.
 
@@ -53,7 +57,7 @@ def verify(system: Map, path: Path | str) -> Verdict:
     files = sorted(path.glob("block-*.npz")) if path.is_dir() else [path]
     if not files:
         return _rejected(0, f"{path} holds no block-*.npz", None)
-    total, largest, last = 0, 0.0, None
+    total, largest, last, verdict = 0, 0.0, None, None
     for file in files:
         header, arrays = _read(file)
         verdict = _verify_one(system, header, arrays)
@@ -64,9 +68,8 @@ def verify(system: Map, path: Path | str) -> Verdict:
             return _rejected(total, f"{file.name} does not join the block before it", total)
         last = [arrays[name][-1].tobytes() for name in sorted(arrays)]
         total, largest = total + verdict.n_steps, max(largest, verdict.radius_max)
-    return Verdict(
-        ok=True, n_steps=total, radius_max=largest, failed_at=None, reason="every step is proved"
-    )
+    shift = verdict.time_shift if verdict is not None and len(files) == 1 else None
+    return _proved(total, largest, shift)
 
 
 def _read(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -75,15 +78,18 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return json.loads(arrays.pop("header").tobytes()), arrays
 
 
-def _verify_one(system: Map, header: Mapping[str, Any], arrays: Mapping[str, Any]) -> Verdict:
+def _verify_one(
+    system: Map | Flow, header: Mapping[str, Any], arrays: Mapping[str, Any]
+) -> Verdict:
     exact = {key: str(Fraction(value)) for key, value in system.params.items()}
     if header["params"] != exact:
         return _rejected(0, f"it is about {header['params']}, the map has {exact}", None)
     points, frames, widths = (arrays[name] for name in ("points", "frames", "widths"))
     low = arrays.get("low", np.zeros_like(points))
     n, d, k = len(points) - 1, system.dim, int(header["n_unstable"])
+    m = d - 1 if isinstance(system, Flow) else d
     shapes = [a.shape for a in (points, frames, widths, low)]
-    if shapes != [(n + 1, d), (n + 1, d, d), (n + 1, d), (n + 1, d)] or not 0 <= k <= d:
+    if shapes != [(n + 1, d), (n + 1, d, m), (n + 1, m), (n + 1, d)] or not 0 <= k <= m:
         return _rejected(0, f"the arrays have shapes {shapes}, which do not fit", None)
     if not all(np.isfinite(a).all() for a in (points, frames, widths, low)):
         return _rejected(0, "a number is not finite", None)
@@ -91,14 +97,16 @@ def _verify_one(system: Map, header: Mapping[str, Any], arrays: Mapping[str, Any
         return _rejected(0, "a width is negative", int(np.argmax((widths < 0).any(axis=1))))
     if header["n_steps"] != n:
         return _rejected(0, f"it claims {header['n_steps']} steps and holds {n}", None)
-    before, flint.ctx.prec = flint.ctx.prec, BITS
+    if isinstance(system, Flow) and ("low" in arrays or not 0 < float(header["step"] or 0) < 1e9):
+        return _rejected(0, f"a flow's certificate has a step and no low: {header['step']}", None)
+    before, flint.ctx.prec = flint.ctx.prec, FLOW_BITS if isinstance(system, Flow) else BITS
     try:
         return _walk(system, header, [points, low, frames, widths], k)
     finally:
         flint.ctx.prec = before
 
 
-def _walk(system: Map, header: Mapping[str, Any], arrays: list[Any], k: int) -> Verdict:
+def _walk(system: Map | Flow, header: Mapping[str, Any], arrays: list[Any], k: int) -> Verdict:
     p = SimpleNamespace(
         **{
             key: arb(flint.fmpq(Fraction(value).numerator, Fraction(value).denominator))
@@ -106,36 +114,41 @@ def _walk(system: Map, header: Mapping[str, Any], arrays: list[Any], k: int) -> 
         }
     )
     rows = zip(*(array.tolist() for array in arrays), strict=True)
-    here, largest = next(rows), 0.0
+    here, shift = next(rows), arb(0)
     for n, after in enumerate(rows):
-        if not _step_holds(system, p, here, after, k):
+        late = (
+            _step_of_map(system, p, here, after, k)
+            if isinstance(system, Map)
+            else _step_of_flow(system, p, float(header["step"]), here, after, k)
+        )
+        if late is None:
             return _rejected(n, f"the inequalities of step {n} do not hold", n)
-        here = after
+        here, shift = after, shift + late
     radius = (np.abs(arrays[2]) * arrays[3][:, None, :]).sum(axis=2)
     largest = float(radius.max()) * (1 + 2.0**-40)  # d products and sums of non-negative floats
+    steps = len(arrays[0]) - 1
     if not float(header["radius_max"]) * (1 + 2.0**-40) >= float(radius.max()):
         return _rejected(
-            len(arrays[0]) - 1,
-            f"it claims radius {header['radius_max']}, its boxes {largest}",
-            None,
+            steps, f"it claims radius {header['radius_max']}, its boxes {largest}", None
         )
-    return Verdict(
-        ok=True,
-        n_steps=len(arrays[0]) - 1,
-        radius_max=largest,
-        failed_at=None,
-        reason="every step is proved",
-    )
+    if isinstance(system, Map):
+        return _proved(steps, largest, None)
+    found = float(shift.upper()) * (1 + 2.0**-40)
+    if not float(header["time_shift"]) * (1 + 2.0**-40) >= float(shift.upper()):
+        return _rejected(steps, f"it claims time shift {header['time_shift']}, not {found}", None)
+    return _proved(steps, largest, found)
 
 
-def _step_holds(system: Map, p: Any, here: Any, after: Any, k: int) -> bool:
+def _step_of_map(system: Map, p: Any, here: Any, after: Any, k: int) -> Any:
+    """Return 0 if the inequalities of a step hold, else None."""
     (point, low, Q, w), (target, target_low, Q_next, w_next) = here, after
     d = len(point)
     centre = [arb(x) + arb(y) for x, y in zip(point, low, strict=True)]
     aim = [arb(x) + arb(y) for x, y in zip(target, target_low, strict=True)]
     box = [
         _Tangent(
-            c + arb(0, 1) * sum((arb(abs(q)) * x for q, x in zip(row, w, strict=True)), arb(0)), row
+            c + arb(0, 1) * sum((arb(abs(q)) * x for q, x in zip(row, w, strict=True)), arb(0)),
+            [arb(q) for q in row],
         )
         for c, row in zip(centre, Q, strict=True)
     ]
@@ -150,7 +163,26 @@ def _step_holds(system: Map, p: Any, here: Any, after: Any, k: int) -> bool:
     try:
         solved = arb_mat(Q_next).solve(arb_mat(right)).tolist()
     except ZeroDivisionError:
-        return False
+        return None
+    return arb(0) if _inequalities_hold(solved, w, w_next, k) else None
+
+
+def _step_of_flow(system: Flow, p: Any, h: float, here: Any, after: Any, k: int) -> Any:
+    """Return a bound of the change of the step's time if its inequalities hold, else None."""
+    (point, _, F, w), (target, _, F_next, w_next) = here, after
+    found = poincare(
+        lambda z: system.f(z, p), _Tangent, arb(h), (point, F, w), (target, F_next, w_next)
+    )
+    if found is None:
+        return None
+    C, e, late = found
+    joined = [[*row, x] for row, x in zip(C, e, strict=True)]
+    return late if _inequalities_hold(joined, w, w_next, k) else None
+
+
+def _inequalities_hold(solved: list[list[Any]], w: Any, w_next: Any, k: int) -> bool:
+    """Return whether the rows (C, e) of a step fulfil both inequalities for the widths."""
+    d = len(solved)
     size = [[abs(x) for x in row] for row in solved]
     for i in range(k, d):
         total = sum((size[i][j] * w[j] for j in range(d)), size[i][d])
@@ -172,7 +204,7 @@ def _step_holds(system: Map, p: Any, here: Any, after: Any, k: int) -> bool:
 
 
 class _Tangent:
-    """A value and its derivatives along the columns of a frame, both Arb balls."""
+    """A value and its derivatives along a frame: Arb balls or series, never floats."""
 
     __slots__ = ("slopes", "value")
 
@@ -199,7 +231,7 @@ class _Tangent:
             x, y = self.value, other.value
             slopes = [y * a + x * b for a, b in zip(self.slopes, other.slopes, strict=True)]
             return _Tangent(x * y, slopes)
-        return _Tangent(other * self.value, [arb(a) * other for a in self.slopes])
+        return _Tangent(other * self.value, [other * a for a in self.slopes])
 
     __radd__ = __add__
     __rmul__ = __mul__
@@ -236,6 +268,17 @@ class _Tangent:
 
     def sqrt(self) -> "_Tangent":
         return self._chain(self.value.sqrt(), 1 / (2 * self.value.sqrt()))
+
+
+def _proved(n_steps: int, radius_max: float, time_shift: float | None) -> Verdict:
+    return Verdict(
+        ok=True,
+        n_steps=n_steps,
+        radius_max=radius_max,
+        failed_at=None,
+        reason="every step is proved",
+        time_shift=time_shift,
+    )
 
 
 def _rejected(n_steps: int, reason: str, failed_at: int | None) -> Verdict:
