@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from meristem_crosscoders._bags import bag_dots, offsets_of
+from meristem_crosscoders._products import rows_product
 
 GROUPS_PER_K = 4  # groups of features whose maxima bound the k-th largest: about 1.15 k survive
 BFLOAT16_ERROR = 2.0**-8  # largest relative rounding error
@@ -258,7 +259,7 @@ def sampled(
 
     def exact(token: Tensor, feature: Tensor) -> Tensor:
         if len(token) > CROWDED * len(x_BE) * len(rows_FE):
-            return (x_BE @ rows_FE.T)[token, feature] + bias_F[feature]
+            return rows_product(x_BE, rows_FE, bias_F)[token, feature]
         offsets = offsets_of(token, len(x_BE))[:-1]
         return bag_dots(x_BE, rows_FE, feature, offsets, token) + bias_F[feature]
 

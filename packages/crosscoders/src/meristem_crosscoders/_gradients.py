@@ -23,6 +23,7 @@ from meristem_crosscoders._entries import Entries
 from meristem_crosscoders._mesh import Mesh
 from meristem_crosscoders._model import Crosscoder
 from meristem_crosscoders._penalties import Kind, Penalty, penalty_of, totals
+from meristem_crosscoders._products import rows_product
 
 BLOCK = 512  # features whose gradient exists at a time
 
@@ -296,9 +297,8 @@ class Window:
         for start in range(0, F, BLOCK):
             rows = slice(start, min(start + BLOCK, F))
             positive = (z_BF[:, rows] > 0).to(z_BF.dtype)
-            out[rows] = (
-                ((positive.T @ slope_BE) * table[rows]).view(-1, G, slope_GBE.shape[2]).sum(-1)
-            )
+            pulled = rows_product(positive.T, slope_BE.T).mul_(table[rows])
+            out[rows] = pulled.view(-1, G, slope_GBE.shape[2]).sum(-1)
         positive_F = (z_BF > 0).sum(0)
         silent_F = positive_F - step.entries.feature.bincount(minlength=F)
         norm_FG = step.norms_FS.sum(1, keepdim=True) if G == 1 else step.norms_FS

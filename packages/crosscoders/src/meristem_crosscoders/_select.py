@@ -23,6 +23,7 @@ from meristem_crosscoders._entries import (
 )
 from meristem_crosscoders._mesh import Cohort, Mesh
 from meristem_crosscoders._model import Crosscoder
+from meristem_crosscoders._products import rows_product
 
 Found = tuple[Tensor, Tensor, Tensor]  # token, feature, z
 
@@ -69,7 +70,7 @@ def ranked(
         norms_F, exact = norms_FG[:, 0], sampled(x_BE, rows_FE, bias_F)
         found = choose(norms_F, coarse_scores(coarse, x_BE, bias_F, norms_F), exact)
         return entries(len(x_BE), *found)
-    z_BF = torch.addmm(bias_F, x_BE, rows_FE.T)
+    z_BF = rows_product(x_BE, rows_FE, bias_F)
     parts = [choose(n, exact_scores(z_BF * n), lambda b, i: z_BF[b, i]) for n in norms_FG.unbind(1)]
     return entries(len(x_BE), *parts[0]) if len(parts) == 1 else _union(parts, z_BF)
 
