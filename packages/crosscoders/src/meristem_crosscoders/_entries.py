@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from meristem_crosscoders._bags import bag_dots, offsets_of
+from meristem_crosscoders._bags import bag_dots, bag_sums, offsets_of
 from meristem_crosscoders._products import rows_product
 
 GROUPS_PER_K = 4  # groups of features whose maxima bound the k-th largest: about 1.15 k survive
@@ -41,6 +41,17 @@ class Entries:
     def offsets(self) -> Int[Tensor, " B_and_one"]:
         """Return where each token's entries begin."""
         return offsets_of(self.token, self.tokens)
+
+
+def rebuilt(entries: Entries, W_dec_FSD: Float[Tensor, "F S D"]) -> Float[Tensor, "G B E"]:
+    """Return sum_i f_i W_dec,i of the listed entries, by gate: E = S D / G numbers each."""
+    F, G = len(W_dec_FSD), entries.is_open.shape[1]
+    table, parts = W_dec_FSD.reshape(F * G, -1), []
+    for g in range(G):
+        at = entries.is_open[:, g].nonzero()[:, 0]
+        offsets = offsets_of(entries.token[at], entries.tokens)[:-1]
+        parts.append(bag_sums(table, entries.feature[at] * G + g, offsets, entries.value[at]))
+    return torch.stack(parts)
 
 
 class Scratch:

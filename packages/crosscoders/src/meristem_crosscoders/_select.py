@@ -75,6 +75,18 @@ def ranked(
     return entries(len(x_BE), *parts[0]) if len(parts) == 1 else _union(parts, z_BF)
 
 
+def listed(crosscoder: Crosscoder, x_BSD: Float[Tensor, "B S D"]) -> Entries:
+    """Return the open entries of a batch: what `Crosscoder.encode` has as an array."""
+    crosscoder.check_shape(x_BSD)
+    x_BE, norms_FG = crosscoder.encoded(x_BSD), crosscoder.gate_norms().detach()
+    activation = crosscoder.config.activation
+    if activation == "topk" or (activation == "batchtopk" and crosscoder.training):
+        return ranked(crosscoder, x_BE, norms_FG, batch=len(x_BE))
+    z_BF = rows_product(x_BE, crosscoder.W_enc.detach().flatten(1), crosscoder.b_enc.detach())
+    least = z_BF.new_zeros(1, 1) if activation == "relu" else crosscoder.gate_thresholds().detach()
+    return above(z_BF, norms_FG, least)
+
+
 def entries(tokens: int, token: Tensor, feature: Tensor, value: Tensor) -> Entries:
     """Return entries of a shared gate."""
     is_open = torch.ones_like(value, dtype=torch.bool)[:, None]
