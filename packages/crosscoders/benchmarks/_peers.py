@@ -241,7 +241,7 @@ def jumprelu(share):
             s, b, lr, penalty="tanh_quad", share=share, activation="jumprelu"
         ),
         "dense JumpReLU, fused Adam": dense_jumprelu,
-        "Llamascopium": lambda s, b, lr: llamascopium(
-            s, b, lr, act_fn="jumprelu", sparsity_loss_type="tanh-quad", l1_coefficient=1e-9
-        ),
+        "Llamascopium, plain tanh penalty": lambda s, b, lr: llamascopium(
+            s, b, lr, act_fn="jumprelu", sparsity_loss_type="tanh", l1_coefficient=1e-9
+        ),  # of a crosscoder its tanh-quad penalty raises
     }

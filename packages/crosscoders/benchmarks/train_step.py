@@ -140,7 +140,7 @@ def growth(words, sizes):
     print("\n| ours at | ms | over our product | dense over ours |\n|---|---|---|---|")
     factors = (("F", 4), ("F", 2), ("F", 0.5), ("k", 2), ("k", 0.5), ("S", 2), ("S", 0.5),
                ("S", 0.125), ("B", 0.25))  # fmt: skip
-    changes = [{}, *({name: int(sizes[name] * factor)} for name, factor in factors), SMALL]
+    changes = [{}, *({name: max(1, int(sizes[name] * factor))} for name, factor in factors), SMALL]
     own = "encoder product alone, ours"
     for change in changes:
         ways = {name: WAYS[name] for name in (OURS, own, DENSE)}

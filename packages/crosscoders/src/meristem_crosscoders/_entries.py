@@ -51,7 +51,7 @@ def rebuilt(entries: Entries, W_dec_FSD: Float[Tensor, "F S D"]) -> Float[Tensor
         at = entries.is_open[:, g].nonzero()[:, 0]
         offsets = offsets_of(entries.token[at], entries.tokens)[:-1]
         parts.append(bag_sums(table, entries.feature[at] * G + g, offsets, entries.value[at]))
-    return torch.stack(parts)
+    return parts[0][None] if G == 1 else torch.stack(parts)
 
 
 class Scratch:
@@ -112,6 +112,7 @@ class Scores:
     slack_F: Float[Tensor, " F"]
     share_B: Float[Tensor, " B"]
     error_B: Float[Tensor, " B"]
+    is_exact: bool = False
     scratch: Scratch = field(default_factory=Scratch)
 
     def maxima(self, groups: int) -> Float[Tensor, "B groups"]:
@@ -124,9 +125,12 @@ class Scores:
         groups = groups if 2 * groups <= F else F
         whole = F // groups * groups
         most = self.score_BF[:, :whole].view(B, -1, groups).amax(1)
-        slack = self.slack_F[:whole].view(-1, groups).amax(0)
         if whole < F:
             most = torch.cat([most, self.score_BF[:, whole:]], dim=1)
+        if self.is_exact:
+            return most
+        slack = self.slack_F[:whole].view(-1, groups).amax(0)
+        if whole < F:
             slack = torch.cat([slack, self.slack_F[whole:]])
         return torch.addr(most - self.error_B[:, None], self.share_B, slack, alpha=-1)
 
@@ -135,7 +139,9 @@ class Scores:
 
         The scores are used up.
         """
-        high_BF = self.score_BF.addr_(self.share_B, self.slack_F)
+        high_BF = self.score_BF
+        if not self.is_exact:
+            high_BF.addr_(self.share_B, self.slack_F)
         bar_B = least_B.clamp(min=0) - self.error_B
         is_high = self.scratch.empty("is high", tuple(high_BF.shape), high_BF, torch.bool)
         torch.ge(high_BF, bar_B[:, None], out=is_high)
@@ -146,7 +152,7 @@ class Scores:
 def exact_scores(score_BF: Float[Tensor, "B F"]) -> Scores:
     """Return scores that are u itself."""
     zero_B, zero_F = torch.zeros_like(score_BF[:, 0]), torch.zeros_like(score_BF[0])
-    return Scores(score_BF=score_BF, slack_F=zero_F, share_B=zero_B, error_B=zero_B)
+    return Scores(score_BF=score_BF, slack_F=zero_F, share_B=zero_B, error_B=zero_B, is_exact=True)
 
 
 def coarse_scores(
@@ -192,15 +198,19 @@ def largest_by_token(
     low_B = scores.maxima(GROUPS_PER_K * k).topk(k, dim=1).values[:, -1]
     token, feature, high = scores.candidates(low_B)
     table = _Ragged.of(token, len(low_B), least=k)
-    likely = high >= table.kth_largest(high, k)[token]
-    z = torch.zeros_like(high)
-    u = torch.full_like(high, -torch.inf)
-    for now in (likely, None):
-        if now is None:
-            now = ~likely & (high >= table.kth_largest(u, k)[token])
+    z, u = torch.zeros_like(high), torch.full_like(high, -torch.inf)
+
+    def compute(now: Bool[Tensor, " n"]) -> None:
         at = now.nonzero()[:, 0]
         z[at] = exact(token[at], feature[at])
         u[at] = z[at] * norms_F[feature[at]]
+
+    if scores.is_exact:
+        z, u = exact(token, feature), high
+    else:
+        likely = high >= table.kth_largest(high, k)[token]
+        compute(likely)
+        compute(~likely & (high >= table.kth_largest(u, k)[token]))
     chosen = (table.is_largest(u, k) & (u > 0)).nonzero()[:, 0]
     return token[chosen], feature[chosen], z[chosen]
 
