@@ -165,7 +165,7 @@ def dictionary_learning(sizes, batch, lr):
 
 
 def llamascopium(sizes, batch, lr, act_fn="topk", **loss):
-    """Return the step of Llamascopium's crosscoder, whose gates are one per snapshot."""
+    """Return the step of Llamascopium's crosscoder, with a gate per snapshot, from our start."""
     import torch
     from llamascopium.models.crosscoder import Crosscoder, CrosscoderConfig
 
@@ -176,11 +176,16 @@ def llamascopium(sizes, batch, lr, act_fn="topk", **loss):
         dtype=torch.float32,
     )  # fmt: skip
     crosscoder = Crosscoder(config)
-    bound = sizes["d"] ** -0.5
     crosscoder.init_parameters(
-        encoder_uniform_bound=bound, decoder_uniform_bound=bound,
+        encoder_uniform_bound=1.0, decoder_uniform_bound=1.0,
         init_log_jumprelu_threshold_value=math.log(0.1),
     )  # fmt: skip
+    given = {"activation": act_fn, "k": sizes["k"] if act_fn == "topk" else None}
+    equal = start(sizes, batch, gate="snapshot", **given)
+    with torch.no_grad():
+        crosscoder.W_E.copy_(equal.W_enc.permute(1, 2, 0))
+        crosscoder.W_D.copy_(equal.W_dec.permute(1, 0, 2))
+    del equal
     optimizer = torch.optim.Adam(crosscoder.parameters(), lr=lr, fused=True)
 
     def step(x):
@@ -201,7 +206,10 @@ def crosscoder_learning(sizes, batch, lr):
         lm_name="none", num_layers=sizes["S"], lr=lr, warmup_steps=0, seed=0, device="cpu",
     )  # fmt: skip
     done = iter(range(1, 10**6))  # step 0 computes a geometric median
-    return lambda x: trainer.update(next(done), x), trainer.ae
+    ae = trainer.ae  # its `forward` takes the threshold, which is unknown before step 1,000
+    return lambda x: trainer.update(next(done), x), lambda x: ae.decode(
+        ae.encode(x, use_threshold=False)
+    )
 
 
 def floor(sizes, batch, lr):
@@ -231,6 +239,13 @@ WAYS = {
     "sae-lens": sae_lens,
     "dictionary-learning": dictionary_learning,
     "Llamascopium, a gate per snapshot": llamascopium,
+}
+
+BATCHTOPK = {
+    "ours, BatchTopK": lambda s, b, lr: ours(
+        s, b, lr, activation="batchtopk", k=s["k"], gate="shared"
+    ),
+    "crosscoder_learning, BatchTopK": crosscoder_learning,
 }
 
 

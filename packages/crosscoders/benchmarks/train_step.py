@@ -9,7 +9,7 @@ a ratio is the median over rounds of their time over ours. `--quick` uses small 
 names tables. Equal tokens: the share of variance left after `--loss-steps` steps.
 
 crosscoder_learning is on no index and bears the import name of dictionary-learning:
-`--crosscoder-learning DIR` puts a checkout in that one's place.
+`--crosscoder-learning DIR` compares with a checkout instead of the others.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from _peers import DENSE, OURS, WAYS, batches, crosscoder_learning, jumprelu, start
+from _peers import BATCHTOPK, DENSE, OURS, WAYS, batches, jumprelu, start
 
 HERE = Path(__file__).parent
 PEERS = HERE / ".peers"
@@ -267,8 +267,9 @@ def main():
     os.environ["SPARSIFY_DISABLE_TRITON"] = "1"
     if words.crosscoder_learning:
         sys.path.insert(0, words.crosscoder_learning)
-        WAYS.pop("dictionary-learning")
-        WAYS["crosscoder_learning, BatchTopK"] = crosscoder_learning
+        for name in WAYS.keys() - {OURS, DENSE}:
+            del WAYS[name]
+        WAYS.update(BATCHTOPK)
     sizes = {name: getattr(words, name) for name in "BSdFk"}
     if words.quick:
         sizes, words.rounds, words.loss_steps = SMALL, 3, 20
