@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from meristem_core.testing import assert_close, seeds
 from meristem_crosscoders import (
     Crosscoder,
     CrosscoderConfig,
+    _tiles,
     auxk_loss,
     l1_penalty,
     preactivation_penalty,
@@ -95,8 +97,15 @@ def compare(gradients, crosscoder, scale):
 
 
 @settings(max_examples=150)
-@given(case=cases(), seed=seeds(), dense=st.sampled_from((0.0, 2.0)))
-def test_gradients_are_those_of_the_dense_definition(case, seed, dense):
+@given(case=cases(), seed=seeds(), dense=st.sampled_from((0.0, 2.0)), width=st.integers(1, 9))
+def test_gradients_are_those_of_the_dense_definition(case, seed, dense, width):
+    with pytest.MonkeyPatch.context() as patch:  # features in a tile
+        patch.setattr(_tiles, "TILE", 1)
+        patch.setattr(_tiles, "NARROWEST", width)
+        check_gradients(case, seed, dense)
+
+
+def check_gradients(case, seed, dense):
     config, terms = case
     crosscoder, x = crosscoder_of(config, seed)
     loss, error, codes = dense_loss(crosscoder, x, terms)

@@ -352,6 +352,20 @@ def test_quality_does_not_depend_on_the_batches(seed, cut):
     assert whole.l0_union >= float(whole.l0.max())
 
 
+@given(config=configs(), seed=seeds(), training=st.booleans())
+def test_quality_is_that_of_the_codes(config, seed, training):
+    crosscoder, x = drawn(config, seed)
+    crosscoder.update_threshold(least_open(crosscoder, crosscoder.encode(x)))
+    crosscoder.train(training or not bool((crosscoder.threshold_batches > 0).all()))
+    codes, quality = crosscoder.encode(x), evaluate(crosscoder, [x])
+    assert_close(quality.l0, codes.l0())
+    assert_close(quality.frequency, codes.fired().double().mean(0))
+    error, total = (x - crosscoder(x)).square(), (x - x.mean(0)).square()
+    size = 1e3 * float(error.detach().sum() / total.sum((0, 2)).min())
+    rest = error.sum((0, 2)) / total.sum((0, 2))
+    assert_close(quality.explained_variance, 1 - rest.detach(), scale=1 + size)
+
+
 @settings(max_examples=50)  # every save waits for the disk
 @given(config=configs(), seed=seeds(), double=st.booleans())
 def test_a_saved_crosscoder_comes_back_to_the_bit(tmp_path_factory, config, seed, double):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meristem_core.testing import seeds
-from meristem_crosscoders import Crosscoder, CrosscoderConfig
+from meristem_crosscoders import Crosscoder, CrosscoderConfig, _select
 from meristem_crosscoders._entries import coarse_rows, coarse_scores, empty_coarse
 from meristem_crosscoders._select import ranked
 
@@ -55,12 +55,17 @@ KINDS = ("plain", "near ties", "huge norms", "zeros")
     F=st.integers(9, 90),
     activation=st.sampled_from(("topk", "batchtopk")),
     kind=st.sampled_from(KINDS),
+    coarse=st.booleans(),
+    tokens=st.integers(1, 5),
 )
 @torch.no_grad()
-def test_the_selection_is_that_of_exact_products(seed, k, F, activation, kind):
+def test_the_selection_is_that_of_exact_products(seed, k, F, activation, kind, coarse, tokens):
     crosscoder, x = drawn(seed, activation, k, F, kind)
-    norms = crosscoder.gate_norms()
-    found = ranked(crosscoder, x.flatten(1), norms, batch=5, coarse=rounded(crosscoder))
+    norms, table = crosscoder.gate_norms(), rounded(crosscoder) if coarse else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_select, "SCORES", tokens * F)  # so many tokens are scored at a time
+        found = ranked(crosscoder, x.flatten(1), norms, batch=5, coarse=table)
+    assert (found.token.diff() >= 0).all()
     z = x.double().flatten(1) @ crosscoder.W_enc.double().flatten(1).T + crosscoder.b_enc.double()
     u = z * norms[:, 0].double()
     taken = torch.zeros_like(u, dtype=torch.bool)

@@ -13,6 +13,7 @@ from torch import Tensor
 from meristem_crosscoders._bags import bag_dots, bag_sums, offsets_of
 from meristem_crosscoders._mesh import Mesh
 from meristem_crosscoders._model import Crosscoder
+from meristem_crosscoders._products import rows_product
 from meristem_crosscoders._select import over_features
 
 
@@ -75,7 +76,7 @@ def _chosen(
     """Return token, feature and z of the k largest dead features of each token, if positive."""
     dead = dead_F.nonzero()[:, 0]
     W_enc, b_enc = crosscoder.W_enc.detach(), crosscoder.b_enc.detach()
-    z_BX = torch.addmm(b_enc[dead], crosscoder.encoded(x_BSD), W_enc[dead].flatten(1).T)
+    z_BX = rows_product(crosscoder.encoded(x_BSD), W_enc[dead].flatten(1), b_enc[dead])
     best = z_BX.topk(min(k, len(dead)), dim=1).indices.sort(dim=1).values
     kept_z = z_BX.gather(1, best)
     token, place = (kept_z > 0).nonzero(as_tuple=True)

@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from meristem_crosscoders._bags import bag_dots, offsets_of
+from meristem_crosscoders._bags import bag_dots, bag_sums, offsets_of
+from meristem_crosscoders._products import rows_product
 
 GROUPS_PER_K = 4  # groups of features whose maxima bound the k-th largest: about 1.15 k survive
 BFLOAT16_ERROR = 2.0**-8  # largest relative rounding error
@@ -40,6 +41,17 @@ class Entries:
     def offsets(self) -> Int[Tensor, " B_and_one"]:
         """Return where each token's entries begin."""
         return offsets_of(self.token, self.tokens)
+
+
+def rebuilt(entries: Entries, W_dec_FSD: Float[Tensor, "F S D"]) -> Float[Tensor, "G B E"]:
+    """Return sum_i f_i W_dec,i of the listed entries, by gate: E = S D / G numbers each."""
+    F, G = len(W_dec_FSD), entries.is_open.shape[1]
+    table, parts = W_dec_FSD.reshape(F * G, -1), []
+    for g in range(G):
+        at = entries.is_open[:, g].nonzero()[:, 0]
+        offsets = offsets_of(entries.token[at], entries.tokens)[:-1]
+        parts.append(bag_sums(table, entries.feature[at] * G + g, offsets, entries.value[at]))
+    return parts[0][None] if G == 1 else torch.stack(parts)
 
 
 class Scratch:
@@ -100,6 +112,7 @@ class Scores:
     slack_F: Float[Tensor, " F"]
     share_B: Float[Tensor, " B"]
     error_B: Float[Tensor, " B"]
+    is_exact: bool = False
     scratch: Scratch = field(default_factory=Scratch)
 
     def maxima(self, groups: int) -> Float[Tensor, "B groups"]:
@@ -112,9 +125,12 @@ class Scores:
         groups = groups if 2 * groups <= F else F
         whole = F // groups * groups
         most = self.score_BF[:, :whole].view(B, -1, groups).amax(1)
-        slack = self.slack_F[:whole].view(-1, groups).amax(0)
         if whole < F:
             most = torch.cat([most, self.score_BF[:, whole:]], dim=1)
+        if self.is_exact:
+            return most
+        slack = self.slack_F[:whole].view(-1, groups).amax(0)
+        if whole < F:
             slack = torch.cat([slack, self.slack_F[whole:]])
         return torch.addr(most - self.error_B[:, None], self.share_B, slack, alpha=-1)
 
@@ -123,7 +139,9 @@ class Scores:
 
         The scores are used up.
         """
-        high_BF = self.score_BF.addr_(self.share_B, self.slack_F)
+        high_BF = self.score_BF
+        if not self.is_exact:
+            high_BF.addr_(self.share_B, self.slack_F)
         bar_B = least_B.clamp(min=0) - self.error_B
         is_high = self.scratch.empty("is high", tuple(high_BF.shape), high_BF, torch.bool)
         torch.ge(high_BF, bar_B[:, None], out=is_high)
@@ -134,7 +152,7 @@ class Scores:
 def exact_scores(score_BF: Float[Tensor, "B F"]) -> Scores:
     """Return scores that are u itself."""
     zero_B, zero_F = torch.zeros_like(score_BF[:, 0]), torch.zeros_like(score_BF[0])
-    return Scores(score_BF=score_BF, slack_F=zero_F, share_B=zero_B, error_B=zero_B)
+    return Scores(score_BF=score_BF, slack_F=zero_F, share_B=zero_B, error_B=zero_B, is_exact=True)
 
 
 def coarse_scores(
@@ -180,15 +198,19 @@ def largest_by_token(
     low_B = scores.maxima(GROUPS_PER_K * k).topk(k, dim=1).values[:, -1]
     token, feature, high = scores.candidates(low_B)
     table = _Ragged.of(token, len(low_B), least=k)
-    likely = high >= table.kth_largest(high, k)[token]
-    z = torch.zeros_like(high)
-    u = torch.full_like(high, -torch.inf)
-    for now in (likely, None):
-        if now is None:
-            now = ~likely & (high >= table.kth_largest(u, k)[token])
+    z, u = torch.zeros_like(high), torch.full_like(high, -torch.inf)
+
+    def compute(now: Bool[Tensor, " n"]) -> None:
         at = now.nonzero()[:, 0]
         z[at] = exact(token[at], feature[at])
         u[at] = z[at] * norms_F[feature[at]]
+
+    if scores.is_exact:
+        z, u = exact(token, feature), high
+    else:
+        likely = high >= table.kth_largest(high, k)[token]
+        compute(likely)
+        compute(~likely & (high >= table.kth_largest(u, k)[token]))
     chosen = (table.is_largest(u, k) & (u > 0)).nonzero()[:, 0]
     return token[chosen], feature[chosen], z[chosen]
 
@@ -258,7 +280,7 @@ def sampled(
 
     def exact(token: Tensor, feature: Tensor) -> Tensor:
         if len(token) > CROWDED * len(x_BE) * len(rows_FE):
-            return (x_BE @ rows_FE.T)[token, feature] + bias_F[feature]
+            return rows_product(x_BE, rows_FE, bias_F)[token, feature]
         offsets = offsets_of(token, len(x_BE))[:-1]
         return bag_dots(x_BE, rows_FE, feature, offsets, token) + bias_F[feature]
 

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from meristem_crosscoders._auxiliary import Auxiliary
 from meristem_crosscoders._bags import bag_dots, bag_sums, column_sums, offsets_of
-from meristem_crosscoders._entries import Entries
+from meristem_crosscoders._entries import Entries, rebuilt
 from meristem_crosscoders._mesh import Mesh
 from meristem_crosscoders._model import Crosscoder
 from meristem_crosscoders._penalties import Kind, Penalty, penalty_of, totals
+from meristem_crosscoders._products import rows_product
 
 BLOCK = 512  # features whose gradient exists at a time
 
@@ -141,22 +142,13 @@ class SparseStep:
         """Set the slope dL/dx^ and return the error."""
         B, S, _ = self.x_BSD.shape
         G = self.gate_norms_FG.shape[1]
-        rebuilt = [self._rebuilt(g) for g in range(G)]
-        error_GBE = rebuilt[0][None] if G == 1 else torch.stack(rebuilt)
-        error_GBE = self.mesh.features.sum(error_GBE).contiguous()
+        error_GBE = rebuilt(self.entries, self.crosscoder.W_dec.detach())
+        error_GBE = self.mesh.features.sum(error_GBE)
         x_GBE = self.x_BSD.reshape(B, G, -1).transpose(0, 1)
         error_GBE.sub_(x_GBE).add_(self.crosscoder.b_dec.detach().reshape(G, 1, -1))
         squares = self.mesh.data.sum(torch.dot(error_GBE.view(-1), error_GBE.view(-1)))
         self.slope_GBE = error_GBE.mul_(2 / (self.batch * S))
         return squares / (self.batch * S)
-
-    def _rebuilt(self, g: int) -> Float[Tensor, "B E"]:
-        e, G = self.entries, self.gate_norms_FG.shape[1]
-        if G == 1 and self.window is None:
-            return bag_sums(self.table, e.feature, e.offsets()[:-1], e.value)
-        at = e.is_open[:, g].nonzero()[:, 0]
-        offsets = offsets_of(e.token[at], e.tokens)[:-1]
-        return bag_sums(self.table, self.rows(g, e.feature[at]), offsets, e.value[at])
 
     def _error(self) -> Float[Tensor, "B S D"]:
         B, S, D = self.x_BSD.shape
@@ -296,9 +288,8 @@ class Window:
         for start in range(0, F, BLOCK):
             rows = slice(start, min(start + BLOCK, F))
             positive = (z_BF[:, rows] > 0).to(z_BF.dtype)
-            out[rows] = (
-                ((positive.T @ slope_BE) * table[rows]).view(-1, G, slope_GBE.shape[2]).sum(-1)
-            )
+            pulled = rows_product(positive.T, slope_BE.T).mul_(table[rows])
+            out[rows] = pulled.view(-1, G, slope_GBE.shape[2]).sum(-1)
         positive_F = (z_BF > 0).sum(0)
         silent_F = positive_F - step.entries.feature.bincount(minlength=F)
         norm_FG = step.norms_FS.sum(1, keepdim=True) if G == 1 else step.norms_FS

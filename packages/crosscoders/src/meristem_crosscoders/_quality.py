@@ -10,7 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from meristem_crosscoders._entries import rebuilt
 from meristem_crosscoders._model import Crosscoder
+from meristem_crosscoders._select import listed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,16 +40,17 @@ def evaluate(crosscoder: Crosscoder, batches: Iterable[Float[Tensor, "_ S D"]]) 
     for x_BSD in batches:
         if not bool(x_BSD.isfinite().all()):
             raise ValueError(f"a batch after token {n} holds NaN or infinity; drop such tokens")
-        codes = crosscoder.encode(x_BSD)
-        x = x_BSD.double()
-        error = (crosscoder.decode(codes.value).double() - x).square().sum(-1).sum(0)
+        codes, x = listed(crosscoder, x_BSD), x_BSD.double()
+        found = rebuilt(codes, crosscoder.W_dec).transpose(0, 1).reshape(x.shape)
+        error = (found + crosscoder.b_dec - x).square().sum((0, 2))
         B, batch_mean = x.shape[0], x.mean(0)
         shift = batch_mean - mean_SD.to(x)  # Chan, Golub and LeVeque's update
         total_S = total_S.to(x) + (x - batch_mean).square().sum((0, 2))
         total_S = total_S + shift.square().sum(-1) * (n * B / (n + B))
         mean_SD = mean_SD.to(x) + shift * (B / (n + B))
-        error_S, open_S = error_S.to(x) + error, open_S.to(x) + codes.l0() * B
-        fired_F, n = fired_F.to(x) + codes.fired().sum(0), n + B
+        error_S, open_S = error_S.to(x) + error, open_S.to(x) + codes.is_open.sum(0)
+        fired = codes.feature[codes.is_open.any(1)].bincount(minlength=len(crosscoder.b_enc))
+        fired_F, n = fired_F.to(x) + fired, n + B
     if n == 0:
         raise ValueError("there is no batch to evaluate; the iterator was empty or used up")
     if not bool((total_S > 0).all()):
@@ -55,7 +58,7 @@ def evaluate(crosscoder: Crosscoder, batches: Iterable[Float[Tensor, "_ S D"]]) 
     return Quality(
         tokens=n,
         explained_variance=1 - error_S / total_S,
-        l0=open_S / n,
+        l0=(open_S / n).expand(len(error_S)),
         l0_union=float(fired_F.sum() / n),
         frequency=fired_F / n,
     )

@@ -4,6 +4,7 @@ Shape letters: B tokens, F features, S snapshots, D width, E width of what is en
 """
 
 from collections.abc import Callable
+from itertools import accumulate
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,9 +24,11 @@ from meristem_crosscoders._entries import (
 )
 from meristem_crosscoders._mesh import Cohort, Mesh
 from meristem_crosscoders._model import Crosscoder
+from meristem_crosscoders._products import rows_product
 
 Found = tuple[Tensor, Tensor, Tensor]  # token, feature, z
 
+SCORES = 2**20  # pre-activations of TopK that exist at a time: 4 MiB in float32
 EDGE = 1e-5  # relative: entries this near to a gate are looked at, then judged in full
 
 
@@ -55,6 +58,21 @@ def ranked(
     mesh
         Over which processes the batch or the features are cut.
     """
+    size = len(x_BE)
+    if crosscoder.config.activation == "topk":  # tokens do not compete
+        size = max(1, SCORES // len(norms_FG))
+    return joined(
+        [
+            _ranked(crosscoder, part_BE, norms_FG, batch=batch, coarse=coarse, mesh=mesh)
+            for part_BE in x_BE.split(size)
+        ]
+    )
+
+
+def _ranked(
+    crosscoder: Crosscoder, x_BE: Tensor, norms_FG: Tensor, *, batch: int, coarse: Coarse | None,
+    mesh: Mesh,
+) -> Entries:  # fmt: skip
     rows_FE, bias_F = crosscoder.W_enc.detach().flatten(1), crosscoder.b_enc.detach()
     k = crosscoder.config.k or 0
 
@@ -69,9 +87,35 @@ def ranked(
         norms_F, exact = norms_FG[:, 0], sampled(x_BE, rows_FE, bias_F)
         found = choose(norms_F, coarse_scores(coarse, x_BE, bias_F, norms_F), exact)
         return entries(len(x_BE), *found)
-    z_BF = torch.addmm(bias_F, x_BE, rows_FE.T)
+    z_BF = rows_product(x_BE, rows_FE, bias_F)
     parts = [choose(n, exact_scores(z_BF * n), lambda b, i: z_BF[b, i]) for n in norms_FG.unbind(1)]
     return entries(len(x_BE), *parts[0]) if len(parts) == 1 else _union(parts, z_BF)
+
+
+def listed(crosscoder: Crosscoder, x_BSD: Float[Tensor, "B S D"]) -> Entries:
+    """Return the open entries of a batch: what `Crosscoder.encode` has as an array."""
+    crosscoder.check_shape(x_BSD)
+    x_BE, norms_FG = crosscoder.encoded(x_BSD), crosscoder.gate_norms().detach()
+    activation = crosscoder.config.activation
+    if activation == "topk" or (activation == "batchtopk" and crosscoder.training):
+        return ranked(crosscoder, x_BE, norms_FG, batch=len(x_BE))
+    z_BF = rows_product(x_BE, crosscoder.W_enc.detach().flatten(1), crosscoder.b_enc.detach())
+    least = z_BF.new_zeros(1, 1) if activation == "relu" else crosscoder.gate_thresholds().detach()
+    return above(z_BF, norms_FG, least)
+
+
+def joined(parts: list[Entries]) -> Entries:
+    """Return the entries of parts of a batch as those of the whole."""
+    if len(parts) == 1:
+        return parts[0]
+    starts = accumulate((part.tokens for part in parts), initial=0)
+    return Entries(
+        tokens=sum(part.tokens for part in parts),
+        token=torch.cat([p.token + start for p, start in zip(parts, starts, strict=False)]),
+        feature=torch.cat([part.feature for part in parts]),
+        value=torch.cat([part.value for part in parts]),
+        is_open=torch.cat([part.is_open for part in parts]),
+    )
 
 
 def entries(tokens: int, token: Tensor, feature: Tensor, value: Tensor) -> Entries:

@@ -14,10 +14,11 @@ from meristem_crosscoders._entries import Coarse, Entries
 from meristem_crosscoders._gradients import Gradients, SparseStep, Terms, Window
 from meristem_crosscoders._mesh import Mesh
 from meristem_crosscoders._model import Crosscoder
+from meristem_crosscoders._products import rows_product
 from meristem_crosscoders._select import above, ranked
 from meristem_crosscoders._tiles import TiledStep
 
-DENSE = 0.06  # share of (token, feature) pairs from which tiles are cheaper than lists
+DENSE = 0.08  # share of (token, feature) pairs from which tiles are cheaper than lists
 
 
 @torch.no_grad()
@@ -67,7 +68,7 @@ def step_gradients(
     x_BE = crosscoder.encoded(x_BSD)
     if crosscoder.config.k is not None:
         return lists(ranked(crosscoder, x_BE, gates_FG, batch=batch, coarse=coarse, mesh=mesh))
-    z_BF = torch.addmm(crosscoder.b_enc, x_BE, crosscoder.W_enc.flatten(1).T)
+    z_BF = rows_product(x_BE, crosscoder.W_enc.flatten(1), crosscoder.b_enc)
     threshold_F, window = torch.zeros_like(crosscoder.b_enc), None
     if crosscoder.log_threshold is not None:
         threshold_F = crosscoder.log_threshold.exp()
