@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import meristem_testtime as tt
-from meristem._rows import Row
+from meristem._rows import Row, Verdict
 from meristem.reproduce._data import absent, data_file, judge, pooled
 from meristem.reproduce._revision import revision_rows
 from meristem_core import wilson_interval
@@ -54,7 +54,7 @@ def _claim(
             _row(f"{claim}: {name}{suffix}", where, sign, measure, _kept(traces, suffix), seed)
             for name, traces in strata.items()
         ]
-        verdicts = [row.verdict for row in own]
+        verdicts: list[Verdict] = [row.verdict for row in own]
         counts = {each: verdicts.count(each) for each in ("reproduced", "partly", "refuted")}
         rows += own
         rows.append(
