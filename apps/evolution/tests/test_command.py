@@ -2,15 +2,18 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from meristem_evolution._checkpoints import default_site, find_source
+from meristem_evolution._command import main
 from meristem_evolution._text import byte_letters, read_rows, split_rows, token_bytes
 
 SMALL = [
@@ -20,13 +23,14 @@ SMALL = [
 ]  # fmt: skip
 
 
-def evolution(*words: object) -> subprocess.CompletedProcess[str]:
+def evolution(*words: object, **environment: object) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "meristem_evolution", *map(str, words)],
         capture_output=True,
         text=True,
         check=False,
+        env=os.environ | {name: str(value) for name, value in environment.items()},
     )
 
 
@@ -114,6 +118,45 @@ def test_a_finished_run_is_not_run_again(run, grown):
     assert (out / "result.json").read_bytes() == before
 
 
+def test_the_result_can_be_printed(run, grown, capsys):
+    out, _ = run
+    words = ["--checkpoints", grown.snapshots, "--corpus", grown.corpus, "--out", out, *SMALL]
+    assert main([*map(str, words), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((out / "result.json").read_text())
+
+
+def _as_hub_cache(grown, cache: Path) -> None:
+    """Lay the snapshots out as the hub's client keeps the revisions of a repository."""
+    repository = cache / "models--someone--small"
+    (repository / "refs").mkdir(parents=True)
+    for step in grown.steps:
+        commit = f"{step:040x}"
+        shutil.copytree(grown.snapshots / f"step-{step}", repository / "snapshots" / commit)
+        (repository / "refs" / f"step{step}").write_text(commit)
+
+
+@pytest.mark.slow
+def test_revisions_of_the_hub_give_what_their_folders_give(run, grown, tmp_path):
+    out, _ = run
+    _as_hub_cache(grown, tmp_path / "hub")
+    revisions = ",".join(f"step{step}" for step in grown.steps)
+    words = ["--corpus", grown.corpus, "--out", tmp_path / "run", *SMALL]
+    offline = {"HF_HUB_CACHE": tmp_path / "hub", "HF_HUB_OFFLINE": 1}
+    done = evolution("--checkpoints", f"hub:someone/small@{revisions}", *words, **offline)
+    assert done.returncode == 0, done.stderr
+    whole, hub = (
+        json.loads((folder / "result.json").read_text()) for folder in (out, tmp_path / "run")
+    )
+    assert hub["config"]["checkpoints"].startswith("hub:")
+    assert {**whole, "config": 0, "seconds": 0} == {**hub, "config": 0, "seconds": 0}
+    other = ["--checkpoints", "hub:someone/small@step0,step9,step160", "--corpus", grown.corpus]
+    done = evolution(*other, "--out", tmp_path / "other", *SMALL, **offline)
+    assert done.returncode == 2
+    assert "revision 'step9' of 'someone/small' cannot be had" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.slow
 def test_a_run_killed_in_training_ends_the_same(run, grown, tmp_path):
     out, _ = run
@@ -150,6 +193,7 @@ def test_a_run_killed_in_training_ends_the_same(run, grown, tmp_path):
         (["--tasks", "nowhere.jsonl"], "--tasks nowhere.jsonl not found"),
         (["--site", "model.layer.0"], "the nearest are model.layers.0"),
         (["--device", "teapot"], "--device teapot cannot be used"),
+        (["--features", 2**36], "--features 68719476736: training needs 345600.0 GiB"),
     ],
 )
 def test_a_bad_value_ends_with_two_and_one_line(grown, tmp_path, words, message):
@@ -159,6 +203,7 @@ def test_a_bad_value_ends_with_two_and_one_line(grown, tmp_path, words, message)
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.rstrip("\n").splitlines()[-1].startswith("meristem-evolution: ")
+    assert not (tmp_path / "run" / "text").exists(), "the corpus is not read before"
 
 
 @pytest.mark.parametrize(

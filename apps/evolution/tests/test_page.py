@@ -105,6 +105,17 @@ def test_an_id_is_found_and_opened_by_keyboard(page_path, open_page):
         assert count(page) == 60, "a second Escape clears the search"
 
 
+def test_an_open_feature_stands_beside_the_list_with_its_contexts_in_sight(page_path, open_page):
+    with open_page(page_path, width=1280) as page:
+        page.wait_for_selector(READY)
+        page.keyboard.press("2")
+        page.keyboard.press("j")
+        list_box, pane = (page.locator(name).bounding_box() for name in (".list", "#pane"))
+        assert pane["x"] >= list_box["x"] + list_box["width"]
+        assert pane["width"] < 700, "its chart is no larger than it must be"
+        assert abs(pane["y"] - list_box["y"]) < 2
+
+
 def test_every_column_sorts_both_ways(page_path, explorer, open_page):
     features = explorer.features
     steps = np.asarray(explorer.steps)

@@ -14,6 +14,7 @@ from meristem_crosscoders import (
     CrosscoderConfig,
     Normalisation,
     TrainConfig,
+    check_memory,
     evaluate,
     initialise,
     l1_penalty,
@@ -157,10 +158,17 @@ def test_what_does_not_go_together_is_refused(model, training, message):
         train(fresh(model[0], **model[1]), batches, TrainConfig(steps=1, **training))
 
 
-def test_another_run_in_the_folder_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("model", "training", "message"),
+    [
+        ({}, {"lr": 0.1}, r"training lr = 0.0003, this run has 0.1"),
+        ({"seed": 1}, {}, r"crosscoder seed = 0, this run has 1"),
+    ],
+)
+def test_another_run_in_the_folder_is_refused(tmp_path, model, training, message):
     train(fresh(), batches, TrainConfig(steps=2), run_dir=tmp_path)
-    with pytest.raises(ValueError, match=r"training lr = 0.0003, this run has 0.1"):
-        train(fresh(), batches, TrainConfig(steps=2, lr=0.1), run_dir=tmp_path)
+    with pytest.raises(ValueError, match=message):
+        train(fresh(**model), batches, TrainConfig(steps=2, **training), run_dir=tmp_path)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -309,6 +317,8 @@ def test_a_dictionary_larger_than_memory_is_refused_before_it_is_made():
     config = CrosscoderConfig(d_model=4096, n_features=2**30, steps=(0, 1, 2, 3))
     with pytest.raises(ValueError, match=r"needs 131080\.0 GiB, .* GiB are free"):
         Crosscoder(config)
+    with pytest.raises(ValueError, match=r"training needs 405528\.3 GiB, .* GiB are free"):
+        check_memory(config, batch_tokens=1024)
 
 
 def test_encoding_some_snapshots_rebuilds_all(tmp_path):

@@ -17,7 +17,8 @@ def main(words: list[str]) -> int:
         print(line, file=sys.stderr, flush=True)
 
     evolved = run_evolution(config, say=say)
-    for line in evolved.summary():
-        print(line)
-    print(f"explorer: {config.out / 'explorer.html'}")
+    if config.json:
+        print((config.out / "result.json").read_text(encoding="utf-8"), end="")
+    else:
+        print(*evolved.summary(), f"explorer: {config.out / 'explorer.html'}", sep="\n")
     return 0

@@ -86,6 +86,9 @@ class EvolutionConfig(Settings):
     encoding: str = "utf-8"
     """How the corpus files are encoded."""
 
+    json: bool = False
+    """Print the result as JSON instead of a summary."""
+
 
 LEAST = {
     "features": 8,

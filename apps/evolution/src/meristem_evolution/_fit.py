@@ -9,6 +9,7 @@ from meristem_core.command import Progress
 from meristem_crosscoders import (
     Crosscoder,
     CrosscoderConfig,
+    SnapshotSet,
     TrainConfig,
     fold_normalisation,
     initialise,
@@ -56,7 +57,7 @@ def fit(folder: Path, study: Study, settings: Settings, progress: Progress) -> F
         tokens=min(NORMALISATION_TOKENS, stream.epoch_tokens)
     )
     stream = stream.normalised(normalisation)
-    crosscoder = Crosscoder(crosscoder_config(study, settings))
+    crosscoder = Crosscoder(crosscoder_config(study.snapshots, settings))
     found = latest_checkpoint(folder / "checkpoints")
     if found is None:
         initialise(crosscoder, next(stream())[:INITIAL_TOKENS])
@@ -97,12 +98,12 @@ def load_fitted(folder: Path) -> Crosscoder:
     return load_crosscoder(folder / FOLDED)
 
 
-def crosscoder_config(study: Study, settings: Settings) -> CrosscoderConfig:
+def crosscoder_config(snapshots: SnapshotSet, settings: Settings) -> CrosscoderConfig:
     """Return the crosscoder that the settings describe."""
     return CrosscoderConfig(
-        d_model=study.snapshots.d_model,
+        d_model=snapshots.d_model,
         n_features=settings.features,
-        steps=study.snapshots.steps,
+        steps=snapshots.steps,
         activation=settings.activation,
         k=settings.k if settings.activation == "batchtopk" else None,
         seed=settings.seed,

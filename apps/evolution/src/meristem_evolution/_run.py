@@ -10,11 +10,12 @@ import torch
 
 from meristem_core import RunDir, open_run, write_atomic, write_json
 from meristem_core.command import UsageError
+from meristem_crosscoders import SnapshotSet, check_memory
 from meristem_evolution._attribute import Attributed, attribute, load_effects
 from meristem_evolution._checkpoints import find_source, load_source
 from meristem_evolution._config import EvolutionConfig, Settings
 from meristem_evolution._explore import explorer_of
-from meristem_evolution._fit import Fitted, fit, load_fitted
+from meristem_evolution._fit import Fitted, crosscoder_config, fit, load_fitted
 from meristem_evolution._measure import Measured, load_arrays, measure
 from meristem_evolution._page import render_explorer
 from meristem_evolution._stages import Stages
@@ -84,6 +85,7 @@ def run_evolution(config: EvolutionConfig, *, say: Callable[[str], None]) -> Evo
     with _open(config.out, stored):
         stages = Stages(config.out, say)
         snapshots, tokenizer = load_source(source, config.site, device=device)
+        _check_memory(snapshots, config, device)
         say(f"{len(snapshots.steps)} checkpoints at {snapshots.site}, width {snapshots.d_model}")
 
         def encode(text: str) -> Sequence[int]:
@@ -187,7 +189,16 @@ def evolve(
     return evolved
 
 
-UNSTORED = ("out", "device")  # decide where, not what
+UNSTORED = ("out", "device", "json")  # decide where and how, not what
+
+
+def _check_memory(snapshots: SnapshotSet, settings: Settings, device: torch.device) -> None:
+    """Refuse a dictionary that will not fit before the corpus is read."""
+    try:
+        config = crosscoder_config(snapshots, settings)
+        check_memory(config, batch_tokens=settings.batch, device=device)
+    except ValueError as error:
+        raise UsageError(f"--features {settings.features}: {error}") from error
 
 
 def _device(name: str) -> torch.device:

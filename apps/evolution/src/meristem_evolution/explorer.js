@@ -106,7 +106,7 @@ function startExplorer(book) {
 
   function showPane() {
     pane.hidden = state.selected === null;
-    find(".split").classList.toggle("open", !pane.hidden);
+    find("#features .split").classList.toggle("open", !pane.hidden);
     if (pane.hidden || drawn.feature === state.selected) return void (drawn.feature = state.selected);
     paneView = { linear: paneView.linear };
     drawFeature(book, pane, state.selected, paneView, page);

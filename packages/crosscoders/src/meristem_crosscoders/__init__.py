@@ -41,6 +41,7 @@ from meristem_crosscoders._losses import (
     tanh_quad_penalty,
 )
 from meristem_crosscoders._matching import Matching, assign_features, match_features
+from meristem_crosscoders._memory import check_memory
 from meristem_crosscoders._model import Codes, Crosscoder, initialise
 from meristem_crosscoders._neighbours import nearest_features
 from meristem_crosscoders._normalisation import (
@@ -106,6 +107,7 @@ __all__ = [
     "ablate_curve",
     "assign_features",
     "auxk_loss",
+    "check_memory",
     "compare_emergence",
     "context_length",
     "dimensionality",

@@ -21,6 +21,28 @@ def training_bytes(config: CrosscoderConfig, batch: int, processes: int = 1) -> 
     return 2 * weight_bytes(config) // processes + 4 * batch * (3 * F + 4 * S * D)
 
 
+def check_memory(
+    config: CrosscoderConfig, *, batch_tokens: int, device: str | torch.device = "cpu"
+) -> None:
+    """Raise a ValueError, which says the need, if a crosscoder cannot be trained in free memory.
+
+    Parameters
+    ----------
+    config
+        The crosscoder; it is not made.
+    batch_tokens
+        Tokens of a step.
+    device
+        Where it would be trained, by one process.
+
+    Notes
+    -----
+    Parameters, moments and one step are counted; models and windows of activations are not.
+    """
+    needed = weight_bytes(config) + training_bytes(config, batch_tokens)
+    require(needed, "training", torch.device(device))
+
+
 def require(needed: int, what: str, device: torch.device) -> None:
     """Raise a ValueError if memory of the machine, or of the device, is too small.
 

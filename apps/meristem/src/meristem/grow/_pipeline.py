@@ -2,8 +2,8 @@
 
 import resource
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from importlib.metadata import version
@@ -41,6 +41,18 @@ BARRIER = timedelta(days=2)  # how long processes wait for a stage that only one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Taught:
+    """A pre-trained model's snapshots, and what it learned when."""
+
+    config: dict[str, object]
+    lineage: Lineage
+    tokens: Tokens
+    pretrained: Pretrained
+    phases: Phases
+    rows: list[Row]  # the verdicts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Grown:
     """A finished run: the stages' results, what they cost, and the verdicts."""
 
@@ -75,6 +87,36 @@ def grow(config: GrowConfig, *, say: Callable[[str], None]) -> Grown:
         If a value cannot be used; nothing is overwritten.
     """
     scale, precision = _resolve(config)
+    with _opened(config, scale, precision, say) as stages:
+        return _grow(config, stages, _teach(config, scale, precision, stages))
+
+
+def teach(config: GrowConfig, *, say: Callable[[str], None], scale: Scale | None = None) -> Taught:
+    """Run the stages up to what the model learned; `grow` can go on from there.
+
+    Parameters
+    ----------
+    config, say
+        As for `grow`.
+    scale
+        Other sizes than those of the config's scale.
+
+    Raises
+    ------
+    UsageError
+        If a value cannot be used; nothing is overwritten.
+    """
+    own, precision = _resolve(config)
+    scale = scale or own
+    with _opened(config, scale, precision, say) as stages:
+        return _teach(config, scale, precision, stages)
+
+
+@contextmanager
+def _opened(
+    config: GrowConfig, scale: Scale, precision: str, say: Callable[[str], None]
+) -> Iterator[Stages]:
+    """Hold the run folder and run its stages."""
     transformers.utils.logging.disable_progress_bar()
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
@@ -83,14 +125,12 @@ def grow(config: GrowConfig, *, say: Callable[[str], None]) -> Grown:
     )
     stages = Stages(config.out, accelerator, say if accelerator.is_main_process else _silence)
     stages.say(f"{config.out}: {estimate_cost(scale)}")
-    stored = _stored(config, scale, precision)
     with ExitStack() as stack:
-        stages.on_main(lambda: _hold(stack, config.out, stored))
-        return _run(config, stored, scale, stages)
+        stages.on_main(lambda: _hold(stack, config.out, _stored(config, scale, precision)))
+        yield stages
 
 
-def _run(config: GrowConfig, stored: dict[str, object], scale: Scale, stages: Stages) -> Grown:
-    seed, accelerator = config.seed, stages.accelerator
+def _teach(config: GrowConfig, scale: Scale, precision: str, stages: Stages) -> Taught:
     corpus = stages.alone(
         "corpus", Corpus, lambda folder, progress: _build_corpus(folder, config, scale)
     )
@@ -111,9 +151,31 @@ def _run(config: GrowConfig, stored: dict[str, object], scale: Scale, stages: St
         "phases",
         Phases,
         lambda folder, progress: measure_phases(
-            folder, lineage=lineage, seed=seed, accelerator=accelerator, progress=progress
+            folder,
+            lineage=lineage,
+            seed=config.seed,
+            accelerator=stages.accelerator,
+            progress=progress,
         ),
     )
+    seconds = stages.seconds()
+    return Taught(
+        config=_stored(config, scale, precision),
+        lineage=lineage,
+        tokens=tokens,
+        pretrained=pretrained,
+        phases=phases,
+        rows=check_learning(
+            stages.folder("phases"),
+            phases,
+            seed=config.seed,
+            seconds=sum(seconds[name] for name in ("corpus", "tokens", "pretrain", "phases")),
+        ),
+    )
+
+
+def _grow(config: GrowConfig, stages: Stages, taught: Taught) -> Grown:
+    seed, accelerator, lineage = config.seed, stages.accelerator, taught.lineage
     evolution = stages.alone(
         "features",
         Evolved,
@@ -136,22 +198,19 @@ def _run(config: GrowConfig, stored: dict[str, object], scale: Scale, stages: St
     deliberation = stages.alone(
         "deliberate", Deliberation, lambda folder, progress: deliberate(lineage=lineage, seed=seed)
     )
-    seconds = stages.seconds()
     grown = Grown(
         schema=SCHEMA,
-        config=stored,
-        corpus=corpus,
-        tokens=tokens,
-        pretrained=pretrained,
-        phases=phases,
+        config=taught.config,
+        corpus=lineage.corpus,
+        tokens=taught.tokens,
+        pretrained=taught.pretrained,
+        phases=taught.phases,
         exam=exam,
         evolution=evolution,
         tuning=tuning,
         deliberation=deliberation,
-        rows=check_learning(
-            stages.folder("phases"), phases, seed=seed, seconds=sum(seconds.values())
-        ),
-        seconds=seconds,
+        rows=taught.rows,
+        seconds=stages.seconds(),
         peak_memory=peak_memory(),
     )
     if accelerator.is_main_process:

@@ -8,16 +8,21 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from meristem._rows import Row, measured_text
+from meristem.grow._pipeline import Taught
 from meristem.reproduce import _feature_claims as claims
+from meristem.reproduce import _sensitivity_claims as sensitivity
 from meristem.reproduce._crosscoders import (
+    CROSSCODERS,
     ScaleName,
     Trained,
-    grow_model,
-    separate_quality,
-    train_seeds,
+    held_out_qualities,
+    separate_qualities,
+    teach_model,
+    train_crosscoder,
 )
 from meristem.reproduce._pythia import Trajectory, read_trajectories
 from meristem_core import write_atomic
@@ -31,8 +36,10 @@ from meristem_core.report import (
     Text,
     render,
 )
+from meristem_evolution import Settings
 
 SEEDS = 3  # of the crosscoder
+WARMUPS = (30, 240)  # steps, of two models of the smallest scale
 HOLDS = {"reproduced": True, "refuted": False, "partly": None, "not testable here": None}
 CAVEATS = (
     "A model of a million parameters or less on a few megabytes of text; its crosscoders see a "
@@ -63,11 +70,13 @@ def reproduce(out: Path, quick: bool, seed: int) -> list[Row]:
     data = os.environ.get("MERISTEM_DATA")
     trajectories = read_trajectories(Path(data)) if data else []
     start = time.perf_counter()
-    grown = grow_model(out, scale, seed, _say)
-    runs = train_seeds(out, grown, scale, seed, seeds=SEEDS, say=_say)
-    steps = grown.pretrained.snapshots
-    chosen = [steps[0], steps[len(steps) // 2], steps[-1]] if quick else steps
-    separate = separate_quality(out, grown, scale, seed, chosen)
+    taught = teach_model(out, scale, seed, _say)
+    settings = replace(CROSSCODERS[scale], seed=seed)
+    folders = [out / f"crosscoder-{scale}-{seed}-{each}" for each in range(seed, seed + SEEDS)]
+    runs = [
+        train_crosscoder(folder, taught, replace(settings, seed=seed + place), _say)
+        for place, folder in enumerate(folders)
+    ]
     judged = [
         claims.two_classes(runs),
         *claims.directions(runs, seed),
@@ -75,15 +84,53 @@ def reproduce(out: Path, quick: bool, seed: int) -> list[Row]:
         *claims.tasks(runs),
         *claims.phases(runs),
         *claims.norms(runs),
-        claims.quality(runs[0], separate),
-        *claims.seeds(runs, seed),
+        _separate(out / f"separate-{scale}-{seed}", taught, settings, runs[0]),
+        *sensitivity.seeds(runs, seed),
+        *_half(out / f"half-{scale}-{seed}", folders[0], taught, settings, runs[0]),
+        *([] if quick else [_warmup(out, seed)]),
         *([claims.pythia(trajectories)] if trajectories else []),
     ]
     seconds = time.perf_counter() - start
     n = runs[0].evolved.measured.alive
-    rows = grown.rows + [each.row(n=n, seconds=seconds, seed=seed) for each in judged]
+    rows = taught.rows + [each.row(n=n, seconds=seconds, seed=seed) for each in judged]
     write_atomic(out / "reproduction.html", render(_page(rows, runs, trajectories)))
     return rows
+
+
+def _separate(folder: Path, taught: Taught, settings: Settings, run: Trained) -> claims.Claim:
+    """Judge the first crosscoder against dictionaries of one snapshot, at every third one."""
+    measured = run.evolved.measured
+    opened = dict(zip(measured.steps, measured.l0, strict=True))
+    chosen = {step: opened[step] for step in measured.steps[::3]}
+    return claims.quality(run, separate_qualities(folder, taught, settings, chosen))
+
+
+def _half(
+    folder: Path, whole: Path, taught: Taught, settings: Settings, run: Trained
+) -> list[claims.Claim]:
+    """Judge a crosscoder over every second snapshot, also on those that it does not know."""
+    steps = taught.lineage.steps
+    kept = sorted({*steps[::2], steps[-1]})
+    half = train_crosscoder(folder, taught, settings, _say, steps=kept)
+    unknown = held_out_qualities(whole, folder, taught, settings,
+                                 [step for step in steps if step not in kept])  # fmt: skip
+    measured = run.evolved.measured
+    known = dict(zip(measured.steps, measured.explained_variance, strict=True))
+    return [
+        *sensitivity.spacing(run, half, seed=settings.seed),
+        sensitivity.held_out(known, unknown),
+    ]
+
+
+def _warmup(out: Path, seed: int) -> claims.Claim:
+    """Judge models of the smallest scale that differ in their warm-up alone."""
+    settings = replace(CROSSCODERS["micro"], seed=seed)
+    runs: dict[int, Trained] = {}
+    for steps in WARMUPS:
+        taught = teach_model(out, "micro", seed, _say, warmup=steps)
+        folder = out / f"crosscoder-micro-{seed}-warmup-{steps}"
+        runs[steps] = train_crosscoder(folder, taught, settings, _say)
+    return sensitivity.warmup(runs, seed)
 
 
 def _say(line: str) -> None:
@@ -152,17 +199,22 @@ def _overlay(runs: Sequence[Trained], trajectories: Sequence[Trajectory]) -> lis
         )
         for each in trajectories
     ]
-    chart = LineChart(
-        title="Over the share of training that is done",
-        x_label="share of training",
-        y_label="share",
-        series=[ours, *theirs],
-        note="Public zero-shot evaluations of EleutherAI/pythia; step 1000 is a share of 0.007.",
-    )
     return [
         Text(
             "The paper sees the features of Pythia turn at about step 1000. Its public evaluations "
             "leave chance between steps 512 and 3000."
         ),
-        chart,
+        LineChart(
+            title="Over the share of training that is done",
+            x_label="share of training",
+            y_label="share",
+            series=[ours, *theirs],
+            note="Public zero-shot evaluations of EleutherAI/pythia; step 1000 is 0.7 %.",
+        ),
+        LineChart(
+            title="Pythia-160M over its own steps",
+            x_label="step",
+            y_label="accuracy",
+            series=[Series(name=each.task, x=each.steps, y=each.accuracy) for each in trajectories],
+        ),
     ]

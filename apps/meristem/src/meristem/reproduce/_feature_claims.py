@@ -9,17 +9,14 @@ from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
-import torch
 
 from meristem._rows import Row, Verdict
 from meristem.reproduce._crosscoders import Trained
 from meristem.reproduce._pythia import Trajectory
 from meristem_core import Interval, bootstrap_interval, stream, wilson_interval
-from meristem_crosscoders import compare_emergence, lifecycle, match_features
 
 THRESHOLDS = ("0.3", "0.5", "0.7")
 RESAMPLES = 300
-MATCH = 0.7  # cosine from which features of two seeds are the same
 TASK_ACCURACY = 0.7  # below it the model does not do the task, and no feature can carry it
 PAPER = "arXiv 2509.17196"
 
@@ -276,54 +273,6 @@ def norms(runs: Sequence[Trained]) -> list[Claim]:
                 note="the snapshot in the middle; separability: AUC of Fisher's discriminant",
             ),
         )
-    return claims
-
-
-def seeds(runs: Sequence[Trained], seed: int) -> list[Claim]:
-    """Judge whether other seeds find the same features, emerging at the same time."""
-    rng = stream(seed, "seeds")
-    first, *others = runs
-    shares: list[Interval] = []
-    orders: list[Interval] = []
-    for other in others:
-        alive = [torch.from_numpy(run.alive) for run in (first, other)]
-        matching = match_features(first.crosscoder, other.crosscoder, rng=rng, threshold=MATCH,
-                                  alive_a=alive[0], alive_b=alive[1])  # fmt: skip
-        shares.append(matching.shared())
-        lives = [lifecycle(run.crosscoder.norms().detach(), alive=each)
-                 for run, each in zip((first, other), alive, strict=True)]  # fmt: skip
-        steps = first.evolved.measured.steps
-        try:
-            agreement = compare_emergence(
-                lives[0], lives[1], matching, steps_a=steps, steps_b=steps, rng=rng
-            )
-        except ValueError:
-            continue
-        if agreement.correlation.low < agreement.correlation.high:  # else all emerge at one step
-            orders.append(agreement.correlation)
-    claims = [
-        Claim(
-            claim="another seed finds the same features: share with cosine >= 0.7",
-            claimed=">= 0.3 (0.30 to 0.42 for autoencoders of two seeds)",
-            found=shares,
-            verdict=judge([True if each.low >= 0.3 else None if each.high >= 0.3 else False
-                           for each in shares]),
-            note="mutual nearest neighbours among living features; interval by Wilson",
-            source="arXiv 2501.16615 [not in the paper]",
-        )
-    ]  # fmt: skip
-    if orders:
-        claims.append(
-            Claim(
-                claim="features of two seeds emerge at the same time: rank correlation",
-                claimed="> 0.5",
-                found=orders,
-                verdict=judge([True if each.low > 0.5 else None if each.low > 0 else False
-                               for each in orders]),
-                note="emergence of matched features",
-                source="[not in the paper]",
-            )
-        )  # fmt: skip
     return claims
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import meristem_testtime as tt
-from meristem._rows import Row
+from meristem._rows import Row, Verdict
 from meristem.reproduce._data import absent, data_file, judge, pooled
 from meristem.reproduce._revision import revision_rows
 from meristem_core import wilson_interval
@@ -24,6 +24,11 @@ Measure = Callable[[tt.Traces, int], tt.MeanInterval]
 
 def reproduce(out: Path, quick: bool, seed: int) -> list[Row]:
     """Return the rows on the published samples and on self-revision."""
+    return [*published_rows(seed), *revision_rows(out, quick, seed)]
+
+
+def published_rows(seed: int) -> list[Row]:
+    """Return the rows on the published samples; those that need absent data say so."""
     path = data_file(*TRACES)
     claims = (
         ("longer samples are less accurate", "section 3, figure 1", -1, _longer),
@@ -31,15 +36,13 @@ def reproduce(out: Path, quick: bool, seed: int) -> list[Row]:
         ("'wait' grows with length", "section 3", 1, _wait),
         ("shortest majority beats majority at k = 8", "section 5", 1, _shortest_vote),
     )
-    rows: list[Row] = []
     if path is None:
-        rows = [absent(claim, where, "/".join(TRACES), seed) for claim, where, _, _ in claims]
-    else:
-        strata = tt.read_traces(path)
-        for claim, where, sign, measure in claims:
-            rows += _claim(strata, claim, where, sign, measure, seed)
-        rows.append(_tie_break(strata, seed))
-    return [*rows, *revision_rows(out, quick, seed)]
+        return [absent(claim, where, "/".join(TRACES), seed) for claim, where, _, _ in claims]
+    strata = tt.read_traces(path)
+    rows: list[Row] = []
+    for claim, where, sign, measure in claims:
+        rows += _claim(strata, claim, where, sign, measure, seed)
+    return [*rows, _tie_break(strata, seed)]
 
 
 def _claim(
@@ -51,7 +54,7 @@ def _claim(
             _row(f"{claim}: {name}{suffix}", where, sign, measure, _kept(traces, suffix), seed)
             for name, traces in strata.items()
         ]
-        verdicts = [row.verdict for row in own]
+        verdicts: list[Verdict] = [row.verdict for row in own]
         counts = {each: verdicts.count(each) for each in ("reproduced", "partly", "refuted")}
         rows += own
         rows.append(
