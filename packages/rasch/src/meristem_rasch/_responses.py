@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike
 
 from meristem_rasch._errors import DataError
 
+COUNTED = 250_000  # cells counted at once: two megabytes as floats stay in the cache
+
 Labels = Sequence[object] | Shaped[np.ndarray, " n"]
 
 
@@ -126,6 +128,22 @@ class Responses:
     def raw(self) -> Int[np.ndarray, " N"]:
         """Sum of each person's observed scores."""
         return np.maximum(self.scores, 0).sum(axis=1, dtype=np.int64)
+
+    @property
+    def answered(self) -> Int[np.ndarray, " N"]:
+        """Number of each person's observed answers."""
+        return np.count_nonzero(self.scores >= 0, axis=1)
+
+    @property
+    def category_counts(self) -> Float[np.ndarray, "I K"]:
+        """Weighted number of answers in each category 0...K - 1, K - 1 the largest max_score."""
+        out = np.zeros((len(self.items), int(self.max_score.max()) + 1))
+        size = max(1, COUNTED // len(self.items))
+        for at in range(0, len(self.scores), size):
+            part, weight = self.scores[at : at + size], self.weight[at : at + size]
+            for k in range(out.shape[1]):
+                out[:, k] += weight @ (part == k)
+        return out
 
     @property
     def possible(self) -> Int[np.ndarray, " N"]:
