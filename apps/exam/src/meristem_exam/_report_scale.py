@@ -7,6 +7,8 @@ from meristem_exam._exam import Exam
 from meristem_exam._figures import intervals, ruler, scatter
 from meristem_exam._report_words import RANKED, SHOWN, fixed, shown_of
 
+OPEN = 15  # rows of the worst items that are seen at once
+
 
 def ruler_section(exam: Exam) -> list[Block]:
     """Return the Wright map."""
@@ -123,9 +125,22 @@ def items_section(exam: Exam) -> list[Block]:
     return [
         drawn,
         power,
-        *([table] if worst else [Text("No item stands out.")]),
+        *_first_of(table, worst),
         Details(summary="The hardest items", blocks=[extra]),
         *pairs,
+    ]
+
+
+def _first_of(table: Table, worst: list[int]) -> list[Block]:
+    """Return the first rows open and the rest to unfold."""
+    if not worst:
+        return [Text("No item stands out.")]
+    if len(worst) <= OPEN:
+        return [table]
+    rest = Table(columns=table.columns, rows=table.rows[OPEN:])
+    return [
+        Table(columns=table.columns, rows=table.rows[:OPEN], caption=table.caption),
+        Details(summary=f"The next {len(worst) - OPEN}", blocks=[rest]),
     ]
 
 
