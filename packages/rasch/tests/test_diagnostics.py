@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.integrate import quad
 from scipy.special import expit
 
 from meristem_core.testing import rngs
@@ -20,6 +21,7 @@ from meristem_rasch import (
     fleiss_kappa,
     icc,
     icc_one_way,
+    information,
     length_as_difficulty,
     link,
     logistic_dif,
@@ -31,6 +33,8 @@ from meristem_rasch import (
     score_persons,
     simulate_cat,
 )
+from meristem_rasch._adaptive import kullback_leibler
+from meristem_rasch._curves import curves
 from meristem_rasch._two_way import ability, two_way
 
 few = settings(max_examples=max(6, settings().max_examples // 12))
@@ -244,6 +248,36 @@ def test_adaptive_tests_need_fewer_items_than_random_ones():
         for r in ("information", "random")
     ]
     assert errors[0] < 0.9 * errors[1]
+
+
+@pytest.mark.parametrize("model", ["rasch", "3pl", "grm"])
+def test_kullback_leibler_information_is_its_integral(model):
+    """Chang & Ying (1996), equation 8, by adaptive quadrature."""
+    bank, grid = calibration(np.random.default_rng(3), 5, model), np.linspace(-8, 8, 801)
+
+    def divergence(theta, at):
+        p, q = curves(bank, np.array([at, theta]))[0]
+        return float((p[i][p[i] > 0] * np.log(p[i][p[i] > 0] / q[i][p[i] > 0])).sum())
+
+    found = kullback_leibler(bank, grid, 4)
+    for i in range(5):
+        wanted = quad(divergence, 0.4 - 1.5, 0.4 + 1.5, args=(0.4,))[0]
+        assert found[420, i] == pytest.approx(wanted, rel=1e-3)
+    assert (kullback_leibler(bank, grid, 9)[100:700] < found[100:700]).all()
+    # nearby it is information times half the squared distance
+    near = kullback_leibler(bank, grid, 900)[420]
+    np.testing.assert_allclose(near, information(bank, np.array([0.4]))[0] * 0.1**3 / 3, rtol=0.1)
+
+
+def test_the_kullback_leibler_rule_is_one_of_the_rules():
+    rng = np.random.default_rng(4)
+    bank, theta = calibration(rng, 12, "gpcm"), rng.normal(size=5)
+    batch = simulate_cat(bank, theta, max_items=6, seed=7, rule="kl")
+    assert all(len(set(row.tolist())) == 6 for row in batch.items)
+    again = simulate_cat(bank, theta[:2], max_items=6, seed=7, rule="kl")
+    assert (again.theta == batch.theta[:2]).all()
+    first = kullback_leibler(bank, np.linspace(-8, 8, 801), 1)[400].argmax()
+    assert (batch.items[:, 0] == first).all()  # at the prior's mean, 0
 
 
 def test_an_unanswered_item_is_not_administered():

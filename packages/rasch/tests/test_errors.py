@@ -6,10 +6,13 @@ import pytest
 
 from meristem_rasch import (
     CML,
+    JML,
     MML,
+    Calibration,
     DataError,
     ExistenceError,
     IdentificationError,
+    Pairwise,
     Responses,
     andersen_test,
     conditional_probabilities,
@@ -134,3 +137,48 @@ def test_a_thousand_wide_items_neither_overflow_nor_cancel():
     # ends are known in closed form, and neighbours obey Newton's inequalities
     assert ours[1] == pytest.approx(np.logaddexp.reduce(-b), abs=1e-10)
     assert (np.diff(ours, 2) < 0).all()
+
+
+def test_unordered_thresholds_are_flagged_or_refused():
+    """Under partial credit they are a finding, under the graded model a negative probability."""
+    table = np.repeat([[0, 0], [2, 1], [2, 0], [0, 1], [1, 0], [1, 1]], [9, 9, 5, 5, 1, 1], axis=0)
+    cal = CML(model="pcm").fit(Responses.from_wide(table, items=["essay", "sum"]))
+    assert cal.disordered == ("essay",)
+    assert cal.summary().endswith("thresholds out of order: essay")
+    with pytest.raises(ValueError, match=r"item I1: thresholds \[1.0, -1.0\] of a graded item"):
+        Calibration.from_parameters("grm", [[1.0, -1.0]])
+    assert Calibration.from_parameters("grm", [[1.0, -1.0]], slope=[-1.0]).disordered == ()
+
+
+@pytest.mark.parametrize(
+    "estimator", [CML(), JML(), MML(), Pairwise()], ids=["CML", "JML", "MML", "Pairwise"]
+)
+def test_constant_items_are_named_by_every_estimator(estimator):
+    solved = [[*row, 1] for row in GOOD]
+    with pytest.raises(ExistenceError, match="I4"):
+        estimator.fit(Responses.from_wide(solved))
+
+
+@pytest.mark.parametrize(
+    "estimator", [CML(), JML(), MML(), MML(model="2pl"), Pairwise()], ids=lambda e: repr(e)[:12]
+)
+def test_polytomous_scores_are_refused_by_dichotomous_models(estimator):
+    with pytest.raises(DataError, match="item I2 has scores up to 2"):
+        estimator.fit(Responses.from_wide([[0, 2], [1, 0], [1, 1], [0, 1]]))
+
+
+@pytest.mark.parametrize(
+    "estimator", [CML(), JML(correction="none"), MML(), Pairwise()], ids=lambda e: repr(e)[:8]
+)
+def test_weights_and_gaps_mean_the_same_to_every_estimator(estimator):
+    """Weight 2 is the row twice, weight 0 no row, and answers may be missing."""
+    rng = np.random.default_rng(7)
+    logits = 1.5 * rng.normal(size=(400, 1)) - np.array([-0.5, 0.0, 0.5, 0.2])
+    table = (rng.random(logits.shape) < 1 / (1 + np.exp(-logits))).astype(float)
+    table[rng.random(table.shape) < 0.2] = np.nan
+    weight = rng.integers(0, 3, size=400)
+    weighted = estimator.fit(Responses.from_wide(table, weight=weight))
+    repeated = estimator.fit(Responses.from_wide(np.repeat(table, weight, axis=0)))
+    np.testing.assert_allclose(weighted.threshold, repeated.threshold, atol=1e-5)
+    np.testing.assert_allclose(weighted.threshold_se, repeated.threshold_se, rtol=1e-4)
+    assert weighted.loglik == pytest.approx(repeated.loglik, rel=1e-8)

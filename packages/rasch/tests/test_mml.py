@@ -19,6 +19,7 @@ from meristem_rasch import (
     Responses,
     score_persons,
 )
+from meristem_rasch import _mml as mml_module
 from meristem_rasch._curves import curves
 from meristem_rasch._information import observed_information, person_scores
 from meristem_rasch._marginal import Patterns, collapse
@@ -377,3 +378,44 @@ def test_posterior_means_equal_a_direct_integral():
     density = np.prod(np.where(row == 1, p, 1 - p), axis=1)
     density *= np.exp(-(((theta - cal.latent_mean) / cal.latent_sd) ** 2) / 2)
     assert scores.theta[0] == pytest.approx(density @ theta / density.sum(), abs=1e-8)
+
+
+@pytest.mark.parametrize("model", ["rasch", "2pl"])
+def test_a_sample_of_very_many_persons_is_only_a_start(model, monkeypatch):
+    rng = np.random.default_rng(8)
+    theta = 2.5 * rng.normal(size=(8000, 1))  # far from the usual start, whose sd is 1
+    data = Responses.from_wide((rng.logistic(size=(8000, 6)) < theta - rng.normal(size=6)) * 1)
+    label = rng.choice(["a", "b"], size=8000)
+    plain = MML(model=model).fit(data, groups=label)
+    starts = []
+    method = MML._from_sample
+    monkeypatch.setattr(mml_module, "SAMPLE", 2000)
+    monkeypatch.setattr(MML, "_from_sample", lambda *a: starts.append(method(*a)) or starts[-1])
+    sampled = MML(model=model).fit(data, groups=label)
+    np.testing.assert_allclose(sampled.threshold, plain.threshold, atol=1e-5)
+    np.testing.assert_allclose(sampled.threshold_se, plain.threshold_se, atol=1e-6)
+    assert len(starts) == 1
+    parts = [data.select(persons=label == name) for name in (label[0], *{"a", "b"} - {label[0]})]
+    plan = layout(model, data, 2, {})
+    value = Marginal(plan, parts, n_nodes=81).value_and_gradient
+    assert value(starts[0])[0] < value(plan.start(data))[0] - 1
+
+
+def test_posteriors_are_no_narrower_than_the_bound_from_the_longest_set_of_answers():
+    """The bound uses the answers given, not all items: a tenth of them needs fewer nodes."""
+    rng = np.random.default_rng(9)
+    table = rng.integers(0, 2, size=(300, 60)).astype(float)
+    table[rng.random(table.shape) < 0.8] = np.nan
+    data = Responses.from_wide(table)
+    plan = layout("rasch", data, 1, {})
+    marginal, psi = Marginal(plan, [data], n_nodes=401), plan.start(data)
+    theta, nodes = marginal.nodes(psi, 0)
+    joint = np.tile(marginal.log_weights, (300, 1))
+    for k in (0, 1):
+        joint += (data.scores == k) @ nodes.log_p[:, :, k]
+    posterior = np.exp(joint - joint.max(axis=1, keepdims=True))
+    posterior /= posterior.sum(axis=1, keepdims=True)
+    sd = np.sqrt(posterior @ theta**2 - (posterior @ theta) ** 2)
+    bound = marginal.smallest_sd(psi)
+    assert bound <= sd.min()
+    assert bound > 0.7 * sd.min()

@@ -140,10 +140,9 @@ def test_erm_agrees(reference, model, name):
     ours = CML(model=model).fit(responses(reference, key))
     beta, se = cumulative(ours, first_steps=model == "rsm")
     theirs = reference[f"{key}.loglik"][0]
-    assert ours.loglik == pytest.approx(theirs, rel=1e-9)
-    assert ours.loglik >= theirs - 1e-9 * abs(theirs)  # the optimum is ours
-    np.testing.assert_allclose(beta, reference[f"{key}.beta"], atol=1e-4)
-    np.testing.assert_allclose(se, reference[f"{key}.se"], rtol=3e-4)  # a numerical Hessian
+    assert ours.loglik == pytest.approx(theirs, rel=1e-12)
+    np.testing.assert_allclose(beta, reference[f"{key}.beta"], atol=1e-6)
+    np.testing.assert_allclose(se, reference[f"{key}.se"], rtol=1e-5)  # central differences
 
 
 def cumulative(cal, *, first_steps):
@@ -170,7 +169,7 @@ def test_erm_persons_fit_and_information_agree(reference, model, name):
     rows = reference[f"{key}.person"].astype(int) - 1
     theta = persons.theta[rows] - shift
     np.testing.assert_allclose(theta, reference[f"{key}.theta"], atol=1e-4)
-    np.testing.assert_allclose(persons.se[rows], reference[f"{key}.theta_se"], rtol=2e-4)
+    np.testing.assert_allclose(persons.se[rows], reference[f"{key}.theta_se"], rtol=1e-4)
     assert persons.reliability == pytest.approx(reference[f"{key}.separation"][0], abs=1e-4)
     for table, prefix, keep in (
         (item_fit(cal, data, residuals="person"), "", slice(None)),
@@ -178,9 +177,9 @@ def test_erm_persons_fit_and_information_agree(reference, model, name):
     ):
         for ours in ("outfit", "infit", "outfit_t", "infit_t"):
             theirs = reference[f"{key}.{prefix}{ours}"]
-            np.testing.assert_allclose(getattr(table, ours)[keep], theirs, atol=3e-4)
+            np.testing.assert_allclose(getattr(table, ours)[keep], theirs, atol=1e-4)
     theirs = reference[f"{key}.information"].reshape(len(cal.items), 5)
-    np.testing.assert_allclose(information(cal, np.arange(-2.0, 3.0) + shift).T, theirs, atol=1e-4)
+    np.testing.assert_allclose(information(cal, np.arange(-2.0, 3.0) + shift).T, theirs, atol=1e-6)
 
 
 def _shift(cal, beta):
@@ -202,7 +201,7 @@ def test_erm_tests_agree(reference, model, name):
     (b1, se1), (b2, se2) = (cumulative(cal, first_steps=False) for cal in (first, second))
     # eRm's difference is of easinesses, first group minus second
     z = (b2 - b1) / np.sqrt(se1**2 + se2**2)
-    np.testing.assert_allclose(z, reference[f"{key}.wald"], atol=1e-3)
+    np.testing.assert_allclose(z, reference[f"{key}.wald"], atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -215,6 +214,12 @@ def test_erm_tests_agree(reference, model, name):
     ],
 )
 def test_erm_linear_models_agree(reference, name):
+    """Estimates and errors equal eRm's once its optimiser has reached the top of its likelihood.
+
+    As it comes, eRm's nlm stops up to 4e-4 away (LLRA2; 3e-4 in LLRA1, 4e-5 or less elsewhere),
+    where eRm's own likelihood is lower than at our estimates. Two Newton steps on that likelihood,
+    made by reference.R, bring eRm's estimates within 1e-7 of ours.
+    """
     key = f"erm.linear.{name}"
     # eRm: minus the cumulative thresholds = W eta; ours: thresholds = design eta
     table, w = matrix(reference, key), matrix(reference, f"{key}.W")
@@ -223,11 +228,12 @@ def test_erm_linear_models_agree(reference, name):
     h = np.concatenate([np.arange(m) for m in top])
     design = -(w - np.where((h > 0)[:, None], np.roll(w, 1, axis=0), 0.0))
     ours = CML(model="pcm", design=design).fit(data)
-    theirs = reference[f"{key}.loglik"][0]
-    assert ours.loglik == pytest.approx(theirs, rel=1e-8)
-    assert ours.loglik >= theirs - 1e-9 * abs(theirs)
-    np.testing.assert_allclose(ours.eta, reference[f"{key}.eta"], atol=5e-4)
-    np.testing.assert_allclose(np.sqrt(np.diag(ours.eta_vcov)), reference[f"{key}.se"], rtol=1e-3)
+    assert ours.loglik == pytest.approx(reference[f"{key}.loglik"][0], rel=1e-12)
+    np.testing.assert_allclose(ours.eta, reference[f"{key}.eta"], atol=1e-6)
+    np.testing.assert_allclose(np.sqrt(np.diag(ours.eta_vcov)), reference[f"{key}.se"], rtol=1e-5)
+    loglik, *eta = reference[f"{key}.stopped"]  # where nlm stops: below the optimum, and near it
+    assert ours.loglik > loglik
+    assert 1e-6 < np.abs(ours.eta - eta).max() < 5e-4
 
 
 def test_anchored_covariance_of_psychotools(reference):

@@ -1,7 +1,9 @@
 """Adaptive tests of many examinees at once.
 
 - the next item: most Fisher information at the current estimate ("information"), difficulty
-  closest to it ("closest"), or any ("random"); `randomesque` draws among the best k
+  closest to it ("closest"), most Kullback-Leibler information within 3 / sqrt(k) of it at the
+  k-th place ("kl", Chang & Ying 1996: good while the estimate is still far off), or any ("random");
+  `randomesque` draws among the best k
 - the estimate is the posterior mean on equally spaced nodes, its error the posterior SD
 - a test ends at `max_items`, at the error `max_se`, or when no item is left within the quotas
 - each examinee has a Philox stream of its own, so that a batch equals single runs bit for bit
@@ -22,7 +24,7 @@ from meristem_rasch._curves import curves, information
 from meristem_rasch._errors import DataError
 from meristem_rasch._responses import Responses
 
-Rule = Literal["information", "closest", "random"]
+Rule = Literal["information", "closest", "kl", "random"]
 REACH = 6.0  # logits or latent SDs from the middle to the outermost node
 NODES = 121
 GRID = 801  # abilities at which items are ranked
@@ -186,7 +188,7 @@ def _administer(
     p = curves(bank, nodes)[0]
     log_p = np.log(np.where(p > 0, p, 1e-300)).transpose(1, 2, 0)  # item, score, node
     posterior = np.tile(-(((nodes - prior[0]) / prior[1]) ** 2) / 2, (n, 1))
-    order, place_of = _ranking(bank, rule)
+    ranking, place_of = _ranking(bank, rule)
     if rule == "random":
         randomesque = len(bank.items)
     estimate, left = np.full(n, prior[0]), free.sum(axis=1)
@@ -197,7 +199,7 @@ def _administer(
     for place in range(places):
         k = np.minimum(left[active], randomesque)
         rank = (draws[active, place, 1] * k).astype(np.int64)
-        at = place_of(estimate[active])
+        at, order = place_of(estimate[active]), ranking(place)
         chosen = _nth_free(order, at, free, active, rank, place + randomesque)
         scores = answer(active, chosen, place)
         free[active, chosen] = False
@@ -247,21 +249,49 @@ def _close_areas(
 
 def _ranking(
     bank: Calibration, rule: Rule
-) -> tuple[Int[np.ndarray, "g I"], Callable[[np.ndarray], Int[np.ndarray, " m"]]]:
-    """Return item numbers from best to worst along a grid, and the grid place of an estimate."""
+) -> tuple[Callable[[int], Int[np.ndarray, "g I"]], Callable[[np.ndarray], Int[np.ndarray, " m"]]]:
+    """Return the items from best to worst along a grid, by place, and an estimate's grid point."""
     if rule == "random":
         anyhow = np.arange(len(bank.items), dtype=np.int32)[None, :]
-        return anyhow, lambda theta: np.zeros(len(theta), dtype=np.int64)
+        return lambda place: anyhow, lambda theta: np.zeros(len(theta), dtype=np.int64)
     middle = float(bank.threshold.mean())
     reach = REACH + float(np.abs(bank.threshold - middle).max())
     grid = np.linspace(middle - reach, middle + reach, GRID)
-    if rule == "closest":
-        worth = -np.abs(grid[:, None] - bank.difficulty)
-    else:
-        worth = information(bank, grid)
-    order = np.argsort(-worth, axis=1, kind="stable").astype(np.int32)
     step = float(grid[1] - grid[0])
-    return order, lambda t: np.rint((t - grid[0]) / step).astype(np.int64).clip(0, GRID - 1)
+
+    def place_of(theta: np.ndarray) -> Int[np.ndarray, " m"]:
+        return np.rint((theta - grid[0]) / step).astype(np.int64).clip(0, GRID - 1)
+
+    if rule == "kl":
+        return lambda place: _best_first(kullback_leibler(bank, grid, place + 1)), place_of
+    closest = rule == "closest"
+    worth = -np.abs(grid[:, None] - bank.difficulty) if closest else information(bank, grid)
+    order = _best_first(worth)
+    return lambda place: order, place_of
+
+
+def _best_first(worth: Float[np.ndarray, "g I"]) -> Int[np.ndarray, "g I"]:
+    return np.argsort(-worth, axis=1, kind="stable").astype(np.int32)
+
+
+def kullback_leibler(
+    bank: Calibration, grid: Float[np.ndarray, " g"], k: int
+) -> Float[np.ndarray, "g I"]:
+    """Return the integral of KL(theta0 || theta) over |theta - theta0| < 3 / sqrt(k), on a grid.
+
+    The grid is equally spaced; where the interval leaves it, its part inside counts.
+    """
+    p = curves(bank, grid)[0]
+    log_p = np.log(np.where(p > 0, p, 1.0))
+    step = float(grid[1] - grid[0])
+    reach = max(1, round(3 / np.sqrt(k) / step))
+    low = np.maximum(np.arange(len(grid)) - reach, 0)
+    high = np.minimum(np.arange(len(grid)) + reach, len(grid) - 1)
+    # trapezoid rule from the first node
+    sums = np.cumsum((log_p[1:] + log_p[:-1]) / 2 * step, axis=0)
+    sums = np.concatenate([np.zeros((1, *p.shape[1:])), sums])
+    width = ((high - low) * step)[:, None]
+    return width * (p * log_p).sum(axis=2) - (p * (sums[high] - sums[low])).sum(axis=2)
 
 
 def _nth_free(

@@ -78,7 +78,8 @@ class Calibration:
         Raises
         ------
         ValueError
-            If lengths differ, a number is not finite, or a lower asymptote is outside [0, 1).
+            If lengths differ, a number is not finite, a lower asymptote is outside [0, 1), or
+            thresholds of a graded item are out of order: a category would have a negative chance.
         """
         rows = [np.atleast_1d(np.asarray(row, dtype=float)) for row in thresholds]
         tau, count = np.concatenate(rows), len(rows)
@@ -89,6 +90,12 @@ class Calibration:
             raise ValueError(f"{count} items; give one slope, lower asymptote and label each")
         if not np.isfinite(np.concatenate([tau, a, g])).all() or (g < 0).any() or (g >= 1).any():
             raise ValueError("parameters must be finite and lower asymptotes in [0, 1)")
+        for name, row, slope_i in zip(names, rows, a, strict=True):
+            if model == "grm" and (slope_i * np.diff(row) <= 0).any():
+                raise ValueError(
+                    f"item {name}: thresholds {row.tolist()} of a graded item must rise (fall "
+                    "where the slope is negative); sort them, or use 'gpcm', which takes any order"
+                )
         size = len(tau)
         return cls(
             model=model,
@@ -142,6 +149,13 @@ class Calibration:
         return np.sqrt(np.diag(sums).clip(min=0)) / self.max_score
 
     @property
+    def disordered(self) -> tuple[str, ...]:
+        """Items with a threshold below the one before: a category that is never the likeliest."""
+        same = np.diff(self.item_of) == 0
+        falls = np.diff(self.threshold) * np.sign(self.slope[self.item_of[1:]]) < 0
+        return tuple(self.items[i] for i in np.unique(self.item_of[1:][same & falls]))
+
+    @property
     def aic(self) -> float:
         """Akaike's criterion, -2 log L + 2 parameters."""
         return -2 * self.loglik + 2 * self.n_parameters
@@ -181,7 +195,10 @@ class Calibration:
             f"{self.loglik:.4f}, {self.n_parameters} parameters, {self.status}"
         )
         rows = zip(self.items, self.difficulty, self.difficulty_se, strict=True)
-        return "\n".join([head, *(f"{name:>16} {b:9.4f} {se:8.4f}" for name, b, se in rows)])
+        lines = [head, *(f"{name:>16} {b:9.4f} {se:8.4f}" for name, b, se in rows)]
+        if self.disordered:
+            lines.append(f"thresholds out of order: {', '.join(self.disordered)}")
+        return "\n".join(lines)
 
 
 def shifted_covariance(

@@ -160,11 +160,17 @@ def _item_sums(part: Part, data: Responses) -> Float[np.ndarray, "6 i"]:
     shape = (len(part.mean), len(part.rows))
     columns = np.arange(len(part.rows))
     collect = csr_array((data.weight[part.rows], (part.line, columns)), shape=shape)
-    n, squares = np.zeros(part.mean.shape), np.zeros(part.mean.shape)
-    for h in range(int(data.max_score[part.items].max()) + 1):
+    if scores.min() >= 0:
+        counts = np.bincount(part.line, data.weight[part.rows], len(part.mean))
+        n = np.repeat(counts[:, None], len(part.items), axis=1)
+    else:
+        n = collect @ (scores >= 0).astype(float)
+    zeros, squares = n.copy(), np.zeros(part.mean.shape)
+    for h in range(1, int(data.max_score[part.items].max()) + 1):
         count = collect @ (scores == h).astype(float)
-        n += count
+        zeros -= count
         squares += count * (h - part.mean) ** 2
+    squares += zeros * part.mean**2
     return np.array(
         [column.sum(axis=0) for column in _terms(n, squares, part.variance, part.fourth)]
     )
@@ -172,10 +178,21 @@ def _item_sums(part: Part, data: Responses) -> Float[np.ndarray, "6 i"]:
 
 def _person_sums(part: Part, data: Responses) -> Float[np.ndarray, "6 n"]:
     scores = data.scores[np.ix_(part.rows, part.items)]
-    seen = (scores >= 0).astype(float)
-    squares = seen * (scores - part.mean[part.line]) ** 2
-    v, c = part.variance[part.line], part.fourth[part.line]
-    return np.array([column.sum(axis=1) for column in _terms(seen, squares, v, c)])
+    seen = scores >= 0
+    if not seen.all():
+        squares = seen * (scores - part.mean[part.line]) ** 2
+        v, c = part.variance[part.line], part.fourth[part.line]
+        return np.array([column.sum(axis=1) for column in _terms(1.0 * seen, squares, v, c)])
+    # all but the squared residuals depend on the row of the tables alone
+    n, none = np.ones(part.mean.shape), np.zeros(part.mean.shape)
+    fixed = _terms(n, none, part.variance, part.fourth)
+    out = np.array([column.sum(axis=1) for column in fixed])[:, part.line]
+    residual = scores - part.mean[part.line]
+    inverse = 1 / np.where(part.variance > 0, part.variance, 1.0)
+    residual *= residual
+    out[2] = residual.sum(axis=1)
+    out[3] = np.einsum("ni,ni->n", residual, inverse[part.line])
+    return out
 
 
 def _terms(

@@ -15,9 +15,9 @@ from scipy.linalg import cho_factor, cho_solve
 
 from meristem_rasch._errors import ExistenceError
 from meristem_rasch._marginal import CELLS, Patterns, normalised
+from meristem_rasch._models import Nodes
 from meristem_rasch._parameters import Vector
 from meristem_rasch._posterior import Marginal
-from meristem_rasch._responses import Responses
 
 DIFFERENCE = 1e-4  # step of the central differences: error 1e-8 against rounding of 1e-11
 MOST_WORK = 2e10  # multiplications of all expectation steps that "auto" spends on "oakes"
@@ -62,16 +62,13 @@ def person_scores(
         sd = float(marginal.plan.latent(psi)[group, 1])
         size = max(1, CELLS // max(nodes.d_raw.shape[0] * nodes.d_raw.shape[3], len(theta)))
         for at in range(0, len(part.scores), size):
-            piece = _rows(part, at, size)
-            step = np.zeros((len(piece), nodes.d_raw.shape[0], nodes.d_raw.shape[3]))
+            piece = part.scores[at : at + size]
             joint = np.tile(marginal.log_weights, (len(piece), 1))
             hot = [(piece == k).astype(float) for k in range(nodes.p.shape[2])]
             for k, matrix in enumerate(hot):
-                joint += matrix @ nodes.log_p[:, :, k]
+                joint += matrix @ np.ascontiguousarray(nodes.log_p[:, :, k])
             _, post = normalised(joint, np.ones(len(piece)))
-            for k, matrix in enumerate(hot):
-                for p in np.flatnonzero(_used(marginal)):
-                    step[:, :, p] += matrix * (post @ nodes.d_raw[:, :, k, p].T)
+            step = _steps(marginal, nodes, hot, post)
             latent = np.zeros((len(piece), *marginal.plan.free_latent.shape))
             # the complete-data score of the normal distribution, free of quadrature error
             latent[:, group, 0] = post @ marginal.z / sd
@@ -85,8 +82,23 @@ def person_scores(
             )
 
 
-def _rows(part: Responses, at: int, size: int) -> np.ndarray:
-    return part.scores[at : at + size]
+def _steps(
+    marginal: Marginal,
+    nodes: Nodes,
+    hot: list[Float[np.ndarray, "c I"]],
+    post: Float[np.ndarray, "c Q"],
+) -> Float[np.ndarray, "c I p"]:
+    """Return the expected gradients in the items' parameters, hot[k] = 1 where a score is k."""
+    step = np.zeros((*hot[0].shape, nodes.d_raw.shape[3]))
+    if marginal.plan.slopes_free:
+        for k, matrix in enumerate(hot):
+            for p in np.flatnonzero(_used(marginal)):
+                step[:, :, p] += matrix * (post @ np.ascontiguousarray(nodes.d_raw[:, :, k, p].T))
+        return step
+    answered = sum(hot[1:], hot[0])
+    for k, matrix in enumerate(hot[1:], start=1):
+        step[:, :, k - 1] = matrix - answered * (post @ np.ascontiguousarray(nodes.p[:, :, k].T))
+    return step
 
 
 def _used(marginal: Marginal) -> np.ndarray:

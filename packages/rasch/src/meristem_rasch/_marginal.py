@@ -8,7 +8,6 @@
 Legend: n rows, I items, Q nodes, K categories, p parameters an item.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -134,12 +133,8 @@ def _patterns(data: Responses) -> Patterns:
 
 
 def _scores(data: Responses) -> Scores:
-    width, weight, raw = int(data.max_score.max()), data.weight, data.raw
-    observed, answers = np.zeros((len(data.items), width)), 0
-    for rows, part in _pieces(data):
-        answers += int((part >= 0).sum())
-        for k in range(1, width + 1):
-            observed[:, k - 1] += weight[rows] @ (part == k)
+    weight, raw, observed = data.weight, data.raw, data.category_counts[:, 1:]
+    answers = int(data.answered.sum())
     if answers == data.scores.size:
         values, kind = np.unique(raw, return_inverse=True)
         summed = np.bincount(kind, weights=weight)
@@ -166,9 +161,3 @@ def _repeats(rows: np.ndarray) -> bool:
     """Return whether merging equal rows will save more than it costs."""
     head = rows[:SAMPLE]
     return len(distinct_rows(head)[0]) < 0.95 * len(head)
-
-
-def _pieces(data: Responses) -> Iterator[tuple[slice, Int[np.ndarray, "c I"]]]:
-    size = max(1, CELLS // len(data.items))
-    for at in range(0, len(data.scores), size):
-        yield slice(at, at + size), data.scores[at : at + size]

@@ -75,10 +75,7 @@ class Layout:
     def start(self, data: Responses) -> Vector:
         """Return log-odds of adjacent (or, graded, split) categories, slopes and sd 1."""
         m = self.categories
-        n = np.zeros((len(data.items), m + 1))
-        for k in range(m + 1):
-            n[:, k] = data.weight @ (data.scores == k)
-        n = n.clip(min=0.5)
+        n = data.category_counts.clip(min=0.5)
         inside = np.arange(1, m + 1) <= self.max_score[:, None]
         raw = np.zeros((len(n), self.width))
         if self.model == "grm":

@@ -78,16 +78,17 @@ def score_persons(
     else:
         theta, se = _roots(cal, keys, method, mean, sd)
     theta, se = theta[where], se[where]
-    extreme = (data.raw == 0) | (data.raw == data.possible)
-    none = data.possible == 0
+    raw, possible = data.raw, data.possible
+    extreme = (raw == 0) | (raw == possible)
+    none = possible == 0
     if method in ("wle", "mle"):
         theta, se = np.where(none, np.nan, theta), np.where(none, np.nan, se)
     return PersonScores(
         persons=data.persons,
         theta=theta,
         se=se,
-        raw=data.raw,
-        possible=data.possible,
+        raw=raw,
+        possible=possible,
         extreme=extreme,
         method=method,
         reliability=_reliability(theta, se, data.weight, method),

@@ -33,6 +33,7 @@ class Marginal:
         self.plan, self.parts, self.guess_prior, self.n_nodes = plan, parts, guess_prior, n_nodes
         self.data = [collapse(part, rasch=not plan.slopes_free) for part in parts]
         self.total = np.array([float(part.weight.sum()) for part in parts])
+        self.longest = [int(part.answered.max()) for part in parts]
 
     @property
     def z(self) -> Float[np.ndarray, " Q"]:
@@ -101,12 +102,16 @@ class Marginal:
         return float(self.plan.latent(psi)[:, 1].max()) * 2 * REACH / (self.n_nodes - 1)
 
     def smallest_sd(self, psi: Vector) -> float:
-        """Return a lower bound of the posteriors' standard deviations, from the information."""
+        """Return a lower bound of the posteriors' standard deviations, from the information.
+
+        Nobody has more information than the longest set of answers on the most informative items.
+        """
         most = 0.0
         for group, (_, sd) in enumerate(self.plan.latent(psi)):
             _, nodes = self.nodes(psi, group)
-            info = (nodes.p * nodes.d_theta**2).sum(axis=(0, 2)).max()
-            most = max(most, float(info) + sd**-2)
+            info = np.sort((nodes.p * nodes.d_theta**2).sum(axis=2), axis=0)
+            longest = self.longest[group]
+            most = max(most, float(info[len(info) - longest :].sum(axis=0).max()) + sd**-2)
         return most**-0.5
 
 

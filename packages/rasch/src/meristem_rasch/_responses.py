@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike
 
 from meristem_rasch._errors import DataError
 
+COUNTED = 250_000  # cells counted at once: two megabytes as floats stay in the cache
+
 Labels = Sequence[object] | Shaped[np.ndarray, " n"]
 
 
@@ -123,13 +125,37 @@ class Responses:
         return self.scores >= 0
 
     @property
+    def complete(self) -> bool:
+        """True where nobody misses an answer."""
+        return bool(self.scores.min() >= 0)
+
+    @property
     def raw(self) -> Int[np.ndarray, " N"]:
         """Sum of each person's observed scores."""
-        return np.maximum(self.scores, 0).sum(axis=1, dtype=np.int64)
+        total = np.einsum("ij->i", self.scores, dtype=np.int64)  # twice as fast as sum
+        return total if self.complete else total + len(self.items) - self.answered
+
+    @property
+    def answered(self) -> Int[np.ndarray, " N"]:
+        """Number of each person's observed answers."""
+        return np.count_nonzero(self.scores >= 0, axis=1)
+
+    @property
+    def category_counts(self) -> Float[np.ndarray, "I K"]:
+        """Weighted number of answers in each category 0...K - 1, K - 1 the largest max_score."""
+        out = np.zeros((len(self.items), int(self.max_score.max()) + 1))
+        size = max(1, COUNTED // len(self.items))
+        for at in range(0, len(self.scores), size):
+            part, weight = self.scores[at : at + size], self.weight[at : at + size]
+            for k in range(out.shape[1]):
+                out[:, k] += weight @ (part == k)
+        return out
 
     @property
     def possible(self) -> Int[np.ndarray, " N"]:
         """Largest raw score each person could reach on the answered items."""
+        if self.complete:
+            return np.full(len(self.persons), self.max_score.sum(), dtype=np.int64)
         mask, out = self.mask, np.zeros(len(self.persons), dtype=np.int64)
         for top in np.unique(self.max_score):
             same = self.max_score == top
@@ -171,9 +197,9 @@ class Responses:
 
 
 def _labels(given: Labels | None, n: int, prefix: str, kind: str) -> tuple[str, ...]:
-    labels = (
-        tuple(f"{prefix}{k + 1}" for k in range(n)) if given is None else tuple(map(str, given))
-    )
+    if given is None:
+        return tuple([f"{prefix}{k}" for k in range(1, n + 1)])
+    labels = tuple(map(str, given))
     if len(labels) != n:
         raise DataError(f"{len(labels)} labels for {n} {kind}; give one label each")
     if len(set(labels)) != n:
