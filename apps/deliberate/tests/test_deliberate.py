@@ -201,6 +201,26 @@ def test_a_bad_table_is_named(capsys, tmp_path, content, words, said):
     assert said in error
 
 
+def test_steps_of_a_table_are_revisions(capsys, tmp_path):
+    path = tmp_path / "steps.csv"
+    rows = ["question,sample,tokens,answer,correct,step"]
+    for q in range(4):  # the first two are mended by the first revision, the others never right
+        rows += [f"q{q},{s},10,1,0,0" for s in range(2)]
+        rows += [f"q{q},0,5,{int(q > 1)},{int(q < 2)},{step}" for step in (1, 2)]
+    path.write_text("\n".join(rows))
+    code, out, _ = run(capsys, "replay", path, "--out", tmp_path / "out", "--json")
+    found = json.loads(out)["strata"][""]
+    assert code == 0
+    assert found["samples"] == 8
+    assert found["revision"]["accuracy"] == [0.0, 0.5, 0.5]
+    assert found["revision"]["mended_rate"] == pytest.approx(2 / 6)
+    assert found["budget"]["sequential"][-1] == 0.5
+    path.write_text("\n".join(rows[:-2]))
+    code, _, error = run(capsys, "replay", path, "--out", tmp_path / "out")
+    assert code == 2
+    assert "every question needs both" in error
+
+
 @pytest.mark.parametrize("scores", [(), ("reward",)])
 def test_strata_stay_apart(capsys, tmp_path, scores):
     rng = np.random.default_rng(0)

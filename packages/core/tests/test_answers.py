@@ -113,14 +113,16 @@ def test_sets_forget_order_and_repetition_and_tuples_do_not(parts, data):
     "text",
     ["9^{9^{9}}", "1e999999999999", "(" * 4000, "{" * 4096, "1," * 2048, "\\boxed{" * 500,
      "9" * 4096, "answer is " * 400, " " * 4000 + "x", "\\text{" * 700, "1.2\\times" * 400,
-     "a" * 1_000_000, "\\boxed{" * 100_000, "$" * 4096],
-    ids=range(14),
+     "a" * 1_000_000, "\\boxed{" * 100_000, "$" * 4096, "answer is 9^" * 90_000,
+     "\\boxed{" + "9^{" * 300_000 + "}" * 300_000 + "}", "1/" * 500_000],
+    ids=range(17),
 )  # fmt: skip
 def test_hostile_text_is_bounded(text):
     start = time.process_time()
     answer_key(text)
-    extract_answer(text[:200_000])
-    extract_answer(text[:200_000], "number")
+    extract_answer(text)
+    extract_answer(text, "number")
+    extract_answer(text, "choice")
     assert time.process_time() - start < 10
 
 

@@ -49,6 +49,7 @@ ALGORITHMS = {
     "best_first": tt.best_first(2, 2),
     "uct": tt.mcts(6, 2),
     "puct": tt.mcts(6, 2, tt.puct()),
+    "rollouts": tt.mcts(4, 2, tt.puct(), rollouts=2, noise=0.25),
     "particles": tt.particles(4),
     "adaptive": tt.adaptive(tt.beta(0.8), 4, lambda text: text[:1] or None),
 }
@@ -237,6 +238,43 @@ def test_tree_search_settles_on_the_best_leaf(rule):
     assert visits / sum(found.weights) > 0.8
 
 
+@pytest.mark.parametrize("rule", [tt.uct(0.5), tt.puct()])
+def test_rollouts_see_what_a_guide_of_whole_solutions_cannot(rule):
+    engine = tt.FakeEngine(uniform_steps, ALPHABET)
+    step = tt.Step(stop=(), max_tokens=1, max_steps=4)
+    whole = tt.reward_guide(lambda question, text: float(text[0] == "a" and len(text) == 4))
+
+    def share(rollouts):
+        right = visits = 0.0
+        for seed in range(8):
+            (found,) = tt.search_sync(
+                engine, {"q": "a"}, tt.mcts(40, 3, rule, rollouts=rollouts), guide=whole,
+                step=step, seed=seed,
+            )  # fmt: skip
+            weights = dict(zip(found.solutions, found.weights, strict=True))
+            right += sum(w for node, w in weights.items() if node.text[0] == "a")
+            visits += sum(weights.values())
+        return right / visits
+
+    assert share(2) > share(0) + 0.05
+
+
+@given(seed=st.integers(0, 50))
+@settings(max_examples=10)
+def test_noise_moves_only_the_first_choice(seed):
+    engine = tt.FakeEngine(process(seed), ALPHABET)
+
+    def found(**options):
+        (result,) = tt.search_sync(
+            engine, {"q": "a"}, tt.mcts(3, 3, tt.puct(), **options), step=STEP, seed=seed
+        )
+        return [node.text for node in result.nodes]
+
+    assert found(noise=0.0) == found()
+    assert found(noise=1.0)[:3] == found()[:3]
+    assert found(noise=1.0) == found(noise=1.0)
+
+
 @pytest.mark.parametrize("target", ["potential", "emission"])
 @pytest.mark.parametrize("method", ["systematic", "stratified", "multinomial", "residual"])
 def test_the_normaliser_of_particles_is_unbiased(target, method):
@@ -364,6 +402,8 @@ def test_mistakes_are_explained():
         (lambda: tt.search_sync(engine, {"q": "a", "r": "a"}, tt.beam(4), guide=nan), "gave nan"),
         (lambda: tt.beam(5, 2), r"n \(5\) must be a multiple of width \(2\)"),
         (lambda: tt.particles(0), r"n \(0\)"),
+        (lambda: tt.mcts(1, rollouts=-1), r"rollouts \(-1\) at least 0"),
+        (lambda: tt.mcts(1, noise=1.5), r"noise \(1.5\) must lie in \[0, 1\]"),
         (lambda: tt.Request(prompt=(), seed=0, stop=("",)), "empty string"),
         (lambda: tt.FakeEngine(uniform_steps, "aa"), "different characters"),
         (lambda: tt.best([]), "no node to choose from"),

@@ -57,6 +57,61 @@ def test_bad_tables_are_refused_by_line(tmp_path, rows, complaint):
         tt.read_traces(path)
 
 
+STEPS = """question,sample,tokens,answer,correct,step
+q,0,9,1,0,0
+r,0,5,0,1,0
+q,0,4,0,1,1
+q,1,7,0,1,0
+r,0,3,1,0,1
+r,0,2,0,1,2
+"""
+
+
+def test_steps_of_a_table_are_chains(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(STEPS)
+    (traces,), (chains,) = tt.read_traces(path).values(), tt.read_chains(path).values()
+    assert traces.tokens.tolist() == [9, 7, 5]
+    assert chains.question.tolist() == [0, 1]
+    assert chains.answer.tolist() == [[1, 0, 0], [0, 1, 0]]
+    assert chains.correct.tolist() == [[False, True, True], [True, False, True]]
+    assert chains.tokens.tolist() == [[9, 4, 0], [5, 3, 2]]
+    assert chains.alive.tolist() == [[True, True, False], [True, True, True]]
+    path.write_text("\n".join(line.rpartition(",")[0] for line in STEPS.splitlines()[:3]))
+    assert tt.read_chains(path) == {}
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ("q,0,4,0,1,1\n", r":8: question 'q', sample 0, step 1 is also on line 4; keep one"),
+        ("q,1,4,0,1,2\n", r":8: question 'q', sample 1 has step 2 but no step 1; number the steps"),
+        ("q,1,4,0,1,-1\n", r":8: step is -1; it must be at least 0"),
+        ("q,1,4,0,1,\n", r":8: step is ''; it must be a finite number"),
+        ("s,0,4,0,1,1\n", r":8: question 's', sample 0 has step 1 but no step 0"),
+    ],
+)
+@pytest.mark.parametrize("read", [tt.read_traces, tt.read_chains])
+def test_bad_steps_are_refused_by_line(tmp_path, read, row, complaint):
+    path = tmp_path / "t.csv"
+    path.write_text(STEPS + row)
+    with pytest.raises(ValueError, match=complaint):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("samples", "complaint"),
+    [
+        ({}, "there is no sample"),
+        ({"q": []}, "there is no sample"),
+        ({"q": [("4", 1)], "r": []}, "question 'r' has no sample; drop it or add one"),
+    ],
+)
+def test_empty_samples_are_named(samples, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        tt.from_samples(samples, {"q": "4", "r": "4"})
+
+
 def test_a_broken_line_names_its_column(tmp_path):
     path = tmp_path / "t.jsonl"
     path.write_text('{"question": }\n')

@@ -65,10 +65,11 @@ class DeliberateConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayConfig:
-    """Measure samples from a table: votes, curves, lengths, with intervals.
+    """Measure samples from a table: votes, curves, lengths, revisions, with intervals.
 
     Columns question, sample, tokens, answer (class within the question, -1 for none), correct;
-    optional model, dataset, wait, alternatively, capped and score:NAME. CSV or JSON lines, .gz too.
+    optional model, dataset, wait, alternatively, capped, score:NAME, and step: rows of step 1, 2...
+    are the revisions of the sample. CSV or JSON lines, .gz too.
     """
 
     traces: Annotated[Path, tyro.conf.Positional]

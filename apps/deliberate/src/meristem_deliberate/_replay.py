@@ -14,12 +14,12 @@ def replay(config: ReplayConfig) -> int:
     """Read the table, measure every stratum, write and print the result."""
     by = tuple(name for name in config.by.split(",") if name)
     ks = _numbers(config.ks)
-    strata = _read(config.traces, by)
+    strata, chains = _read(config.traces, by)
     measured: dict[str, Measured] = {}
     with progress_bar("measure") as show:
         for done, (name, traces) in enumerate(strata.items(), 1):
             try:
-                measured[name] = measure(traces, None, ks=ks, seed=config.seed)
+                measured[name] = measure(traces, chains.get(name), ks=ks, seed=config.seed)
             except ValueError as error:
                 raise UsageError(f"{config.traces}: {name or 'all samples'}: {error}") from error
             show(done, len(strata), {})
@@ -29,9 +29,9 @@ def replay(config: ReplayConfig) -> int:
     return conclude(config.out, measured, facts, as_json=config.json)
 
 
-def _read(path: Path, by: tuple[str, ...]) -> dict[str, tt.Traces]:
+def _read(path: Path, by: tuple[str, ...]) -> tuple[dict[str, tt.Traces], dict[str, tt.Chains]]:
     try:
-        return tt.read_traces(path, by=by)
+        return tt.read_traces(path, by=by), tt.read_chains(path, by=by)
     except FileNotFoundError:
         raise UsageError(f"{path} not found; give a table of samples") from None
     except (ValueError, EOFError) as error:

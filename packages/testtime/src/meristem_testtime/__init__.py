@@ -105,8 +105,9 @@ from meristem_testtime._rules import (
 from meristem_testtime._samples import from_results, from_revisions, from_samples
 from meristem_testtime._search import search, search_sync
 from meristem_testtime._sequential import force_budget, kept_text, revise
+from meristem_testtime._tables import read_chains, read_traces
 from meristem_testtime._task import Algorithm, BudgetExhausted, Task
-from meristem_testtime._traces import Traces, count_markers, read_traces
+from meristem_testtime._traces import Traces, count_markers
 from meristem_testtime._vote import SmvExplanation, Vote, explain_smv, vote
 
 __all__ = [
@@ -201,6 +202,7 @@ __all__ = [
     "pass_hat_k",
     "process_labels",
     "puct",
+    "read_chains",
     "read_traces",
     "rebase",
     "rebase_widths",

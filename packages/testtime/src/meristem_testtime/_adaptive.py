@@ -32,7 +32,7 @@ def beta(t: float = 0.95) -> Stop:
 
     References
     ----------
-    arXiv 2305.11860 (Adaptive-Consistency), equation 4.
+    arXiv 2305.11860 (Adaptive-Consistency).
     """
     _check(t)
     return lambda counts, remaining: leader_beta(counts) >= t

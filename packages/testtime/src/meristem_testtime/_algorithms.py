@@ -34,7 +34,7 @@ def beam(n: int, width: int = 4) -> Algorithm:
 
     References
     ----------
-    arXiv 2408.03314, section 5.1; width from huggingface/search-and-learn.
+    arXiv 2408.03314; width from huggingface/search-and-learn.
     """
     _check(n=n, width=width)
     if n % width:
@@ -92,7 +92,7 @@ def rebase(n: int, temperature: float = 0.2) -> Algorithm:
 
     References
     ----------
-    arXiv 2408.00724, section 3.2; defaults from its code.
+    arXiv 2408.00724; defaults from its code.
     """
     _check(n=n)
     if not temperature > 0:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-WIDTH = 2048  # arXiv 2508.15260, section 3.1
+WIDTH = 2048  # arXiv 2508.15260
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ def token_confidence(top_logprobs: Float[np.ndarray, "t k"]) -> Float[np.ndarray
 
     References
     ----------
-    DeepConf, arXiv 2508.15260, equation 2.
+    DeepConf, arXiv 2508.15260.
     """
     _check(top_logprobs)
     return -top_logprobs.mean(1)
@@ -84,7 +84,7 @@ def window_confidence(
 
     References
     ----------
-    DeepConf, arXiv 2508.15260, equations 3-6.
+    DeepConf, arXiv 2508.15260.
 
     Examples
     --------
@@ -115,7 +115,7 @@ def self_certainty(logprobs: Float[np.ndarray, "t v"]) -> float:
 
     References
     ----------
-    arXiv 2502.18581, equation 3.
+    arXiv 2502.18581.
     """
     _check(logprobs)
     mass = np.exp(logprobs).sum(1)
@@ -137,7 +137,7 @@ def early_stop_threshold(lowest: Float[np.ndarray, " n"], keep: float = 0.9) -> 
 
     References
     ----------
-    DeepConf, arXiv 2508.15260, section 3.3: the percentile 100 - eta.
+    DeepConf, arXiv 2508.15260: the percentile 100 - eta.
     """
     if not 0 < keep < 1:
         raise ValueError(f"keep ({keep}) must lie in (0, 1)")

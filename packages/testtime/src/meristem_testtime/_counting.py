@@ -17,7 +17,7 @@ from meristem_testtime._traces import Traces, blocks
 
 
 def pass_at_k(traces: Traces, ks: Sequence[int]) -> Float[np.ndarray, "q k"]:
-    """Return the chance that at least one of k samples is correct.
+    """Return the chance that at least one of k samples is correct: 1 - C(n - c, k) / C(n, k).
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def pass_at_k(traces: Traces, ks: Sequence[int]) -> Float[np.ndarray, "q k"]:
 
     References
     ----------
-    arXiv 2107.03374, equation 1.
+    arXiv 2107.03374.
 
     Examples
     --------
@@ -53,13 +53,13 @@ def pass_at_k(traces: Traces, ks: Sequence[int]) -> Float[np.ndarray, "q k"]:
 
 
 def pass_hat_k(traces: Traces, ks: Sequence[int]) -> Float[np.ndarray, "q k"]:
-    """Return the chance that all of k samples are correct (pass^k).
+    """Return the chance that all of k samples are correct (pass^k): C(c, k) / C(n, k).
 
     Parameters and errors as for `pass_at_k`.
 
     References
     ----------
-    arXiv 2406.12045 (tau-bench), section 4.
+    arXiv 2406.12045 (tau-bench).
     """
     result = _empty(traces, ks)
     for block in blocks(traces):
@@ -78,7 +78,7 @@ def g_pass_at_k(traces: Traces, ks: Sequence[int], tau: float) -> Float[np.ndarr
 
     References
     ----------
-    arXiv 2412.13147 (GPassK), equation 4.
+    arXiv 2412.13147 (GPassK).
     """
     if not 0 < tau <= 1:
         raise ValueError(f"tau ({tau}) must lie in (0, 1]")
@@ -98,7 +98,7 @@ def mg_pass_at_k(traces: Traces, ks: Sequence[int]) -> Float[np.ndarray, "q k"]:
 
     References
     ----------
-    arXiv 2412.13147 (GPassK), equation 6.
+    arXiv 2412.13147 (GPassK).
     """
     result = _empty(traces, ks)
     for column, k in enumerate(ks):

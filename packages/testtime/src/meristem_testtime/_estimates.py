@@ -141,7 +141,7 @@ def fit_coverage(ks: Sequence[int], coverage: Sequence[float]) -> CoverageLaw:
 
     References
     ----------
-    arXiv 2407.21787, equation 2.
+    arXiv 2407.21787.
     """
     k, c = np.asarray(ks, np.float64), np.asarray(coverage, np.float64)
     if k.shape != c.shape or np.unique(k).size < 2:

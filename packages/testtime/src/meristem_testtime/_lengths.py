@@ -127,7 +127,7 @@ def length_profile(traces: Traces, *, seed: int = 0) -> LengthProfile:
 
     References
     ----------
-    arXiv 2502.12215, section 3.1 and figure 1.
+    arXiv 2502.12215.
     """
     found = list(blocks(traces))
     if len(found) > 1:
@@ -160,7 +160,7 @@ def length_by_outcome(traces: Traces, *, seed: int = 0) -> LengthByOutcome:
 
     References
     ----------
-    arXiv 2502.12215, section 3.2 and figure 2.
+    arXiv 2502.12215.
     """
     rows: list[tuple[float, float, float]] = []
     for block in blocks(traces):

@@ -1,6 +1,7 @@
 """Monte-Carlo tree search with UCT or PUCT.
 
-- a node is expanded once, into `branch` children; its value is the guide's, backed up as a mean
+- a node is expanded once, into `branch` children; its value is the guide's, or the mean of the
+  guide's over rollouts, and is backed up as a mean
 - first-play value of a child is its own guide value
 - solutions are the finished leaves, weighted by their visits
 """
@@ -9,10 +10,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from meristem_testtime._nodes import Node
 from meristem_testtime._task import Algorithm, Task
 
 PUCT_BASE, PUCT_INIT = 19652, 1.25  # AlphaZero's, arXiv 1712.01815
+NOISE_CONCENTRATION = 0.3  # of the Dirichlet noise; AlphaZero's for chess
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -63,7 +67,14 @@ def puct() -> Rule:
     return score
 
 
-def mcts(simulations: int, branch: int = 4, rule: Rule | None = None) -> Algorithm:
+def mcts(
+    simulations: int,
+    branch: int = 4,
+    rule: Rule | None = None,
+    *,
+    rollouts: int = 0,
+    noise: float = 0.0,
+) -> Algorithm:
     """Return Monte-Carlo tree search.
 
     Parameters
@@ -75,23 +86,44 @@ def mcts(simulations: int, branch: int = 4, rule: Rule | None = None) -> Algorit
     rule
         `uct()` (default) or `puct()`; the prior of a child is the exponential of its mean token
         log-probability, normalised over its siblings.
+    rollouts
+        Whole samples from a new leaf whose mean value stands for it, for guides that can judge only
+        whole solutions; 0 takes the guide's value of the leaf. Rollouts are no solutions.
+    noise
+        Share, in [0, 1], of Dirichlet(0.3) noise in the priors below the root; for `puct`.
+
+    References
+    ----------
+    arXiv 1712.01815 for the noise, with a share of 0.25.
     """
-    if simulations < 1 or branch < 1:
-        raise ValueError(f"simulations ({simulations}) and branch ({branch}) must be at least 1")
+    if simulations < 1 or branch < 1 or rollouts < 0:
+        raise ValueError(
+            f"simulations ({simulations}) and branch ({branch}) must be at least 1, rollouts "
+            f"({rollouts}) at least 0"
+        )
+    if not 0 <= noise <= 1:
+        raise ValueError(f"noise ({noise}) must lie in [0, 1]")
     choose = uct() if rule is None else rule
 
     async def algorithm(task: Task) -> None:
         root = Branch(node=task.root, prior=1.0)
         try:
             for _ in range(simulations):
-                await _simulate(task, root, branch, choose)
+                path = await _descend(task, root, branch, choose, noise)
+                value = await _worth(task, path[-1].node, rollouts)
+                for each in path:
+                    each.visits += 1
+                    each.total += value
         finally:
             _give(task, root)
 
     return algorithm
 
 
-async def _simulate(task: Task, root: Branch, branch: int, choose: Rule) -> None:
+async def _descend(
+    task: Task, root: Branch, branch: int, choose: Rule, noise: float
+) -> list[Branch]:
+    """Return the path to the leaf that a simulation values, expanding one that was valued."""
     path = [root]
     while path[-1].children:
         parent = path[-1]
@@ -99,15 +131,23 @@ async def _simulate(task: Task, root: Branch, branch: int, choose: Rule) -> None
     leaf = path[-1]
     if not leaf.node.finished and (leaf.visits > 0 or leaf is root):
         (nodes,) = await task.expand([leaf.node], branch)
-        priors = [math.exp(sum(n.logprobs) / max(len(n.logprobs), 1)) for n in nodes]
+        priors = np.exp([sum(n.logprobs) / max(len(n.logprobs), 1) for n in nodes])
+        priors /= priors.sum()
+        if noise and leaf is root:
+            drawn = task.rng.dirichlet(np.full(len(nodes), NOISE_CONCENTRATION))
+            priors = (1 - noise) * priors + noise * drawn
         leaf.children = [
-            Branch(node=node, prior=prior / sum(priors))
-            for node, prior in zip(nodes, priors, strict=True)
+            Branch(node=node, prior=float(prior)) for node, prior in zip(nodes, priors, strict=True)
         ]
         path.append(max(leaf.children, key=lambda child: choose(leaf, child)))
-    for each in path:
-        each.visits += 1
-        each.total += path[-1].node.value
+    return path
+
+
+async def _worth(task: Task, node: Node, rollouts: int) -> float:
+    if node.finished or not rollouts:
+        return node.value
+    (ends,) = await task.expand([node], rollouts, whole=True)
+    return sum(end.value for end in ends) / rollouts
 
 
 def _give(task: Task, root: Branch) -> None:

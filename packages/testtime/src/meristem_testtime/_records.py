@@ -137,7 +137,7 @@ def process_labels(
 
     References
     ----------
-    arXiv 2312.08935 (Math-Shepherd), section 3.2.
+    arXiv 2312.08935 (Math-Shepherd).
     """
     if rollouts < 1:
         raise ValueError(f"rollouts ({rollouts}) must be at least 1")

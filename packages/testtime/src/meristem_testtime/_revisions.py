@@ -93,7 +93,7 @@ def revisions(chains: Chains) -> RevisionReport:
 
     References
     ----------
-    arXiv 2502.12215, section 4.
+    arXiv 2502.12215.
     """
     right, ran = _held(chains.correct, chains.alive), chains.alive[:, 1:]
     before, after = right[:, :-1], right[:, 1:]

@@ -95,7 +95,7 @@ def shortest_majority(ballots: Ballots) -> Float[np.ndarray, "b r"]:
 
     References
     ----------
-    arXiv 2502.12215, section 5.
+    arXiv 2502.12215.
     """
     return _by_length(ballots, lambda length: 1 / np.log(length))
 
@@ -158,7 +158,7 @@ def borda(score: str, power: float = 0.5) -> Rule:
 
     References
     ----------
-    Self-Certainty, arXiv 2502.18581, section 4.2.
+    Self-Certainty, arXiv 2502.18581.
     """
 
     def rule(ballots: Ballots) -> np.ndarray:
@@ -195,7 +195,7 @@ def keep_top(score: str, rule: Rule, share: float = 0.1) -> Rule:
 
     References
     ----------
-    DeepConf, arXiv 2508.15260, section 3.2.
+    DeepConf, arXiv 2508.15260.
     """
     if not 0 < share <= 1:
         raise ValueError(f"share ({share}) must lie in (0, 1]")

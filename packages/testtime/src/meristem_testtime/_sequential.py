@@ -22,7 +22,7 @@ def revise(rounds: int, cue: str = "Wait") -> Algorithm:
 
     References
     ----------
-    arXiv 2502.12215, section 4.1, with one fixed cue; its code takes the likelier of two.
+    arXiv 2502.12215, with one fixed cue; its code takes the likelier of two.
     """
     if rounds < 0 or not cue:
         raise ValueError(f"rounds ({rounds}) must be at least 0 and the cue not empty")
@@ -66,7 +66,7 @@ def force_budget(extensions: int, cue: str = "Wait") -> Algorithm:
 
     References
     ----------
-    arXiv 2501.19393, section 3.1.
+    arXiv 2501.19393.
     """
     if extensions < 0 or not cue:
         raise ValueError(f"extensions ({extensions}) must be at least 0 and the cue not empty")

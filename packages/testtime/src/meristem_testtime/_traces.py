@@ -5,20 +5,12 @@
 - questions of one size form a rectangle, so that votes are a few array operations
 """
 
-import csv
-import gzip
-import io
-import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-REQUIRED = ("question", "sample", "tokens", "answer", "correct")
 MARKERS = ("wait", "alternatively")
 
 
@@ -128,122 +120,6 @@ def count_markers(text: str, markers: Sequence[str] = MARKERS) -> dict[str, int]
     """
     lowered = text.lower()
     return {marker: lowered.count(marker) for marker in markers}
-
-
-def read_traces(path: Path | str, *, by: Sequence[str] = ("model", "dataset")) -> dict[str, Traces]:
-    """Return the traces in a file, one entry for each combination of the columns `by`.
-
-    Parameters
-    ----------
-    path
-        CSV with a header, or JSON lines (`.jsonl`); `.gz` is decompressed. Columns question,
-        sample, tokens, answer and correct; optional wait, alternatively, capped, `score:NAME`.
-    by
-        Columns that separate strata; those the file lacks are ignored. Keys join the values by
-        "/"; without such columns the one key is "".
-
-    Raises
-    ------
-    ValueError
-        If a row is malformed, a (question, sample) occurs twice, or a class is both right and
-        wrong; names the line.
-    """
-    strata: dict[str, list[tuple[int, dict[str, Any]]]] = {}
-    for line, row in _rows(Path(path)):
-        missing = [name for name in REQUIRED if row.get(name) in (None, "")]
-        if missing:
-            raise ValueError(f"{path}:{line}: column {missing[0]!r} is missing; add it")
-        key = "/".join(str(row[name]) for name in by if name in row)
-        strata.setdefault(key, []).append((line, row))
-    if not strata:
-        raise ValueError(f"{path} holds no sample; give a file with at least one row")
-    return {key: _columns(path, rows) for key, rows in strata.items()}
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    data = path.read_bytes()
-    name = path.name.removesuffix(".gz")
-    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
-    if name.endswith(".jsonl"):
-        for line, content in enumerate(text.splitlines(), 1):
-            try:
-                row = json.loads(content)
-            except json.JSONDecodeError as error:
-                raise ValueError(
-                    f"{path}:{line}:{error.colno}: {error.msg}; mend the line"
-                ) from None
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}:{line}:1: a line must be a JSON object; mend the line")
-            yield line, row
-        return
-    reader = csv.DictReader(io.StringIO(text))
-    for row in reader:
-        if None in row:
-            raise ValueError(
-                f"{path}:{reader.line_num}: the row has more cells than the header; mend the line"
-            )
-        yield reader.line_num, dict(row)
-
-
-def _columns(path: Path | str, rows: list[tuple[int, dict[str, Any]]]) -> Traces:
-    names = list(dict.fromkeys(str(row["question"]) for _, row in rows))
-    number = {name: i for i, name in enumerate(names)}
-    seen: dict[tuple[str, int], int] = {}
-    for line, row in rows:
-        key = (str(row["question"]), _whole(path, line, row, "sample"))
-        if key in seen:
-            raise ValueError(
-                f"{path}:{line}: question {key[0]!r}, sample {key[1]} is also on line "
-                f"{seen[key]}; keep one"
-            )
-        seen[key] = line
-    order = sorted(range(len(rows)), key=lambda i: (number[str(rows[i][1]["question"])],
-                                                    int(rows[i][1]["sample"])))  # fmt: skip
-    rows = [rows[i] for i in order]
-
-    def whole(name: str) -> np.ndarray:
-        return np.array([_whole(path, line, row, name) for line, row in rows], np.int64)
-
-    def real(name: str) -> np.ndarray:
-        return np.array([_real(path, line, row, name) for line, row in rows])
-
-    held = rows[0][1]
-    return Traces(
-        question=np.array([number[str(row["question"])] for _, row in rows], np.int64),
-        answer=whole("answer"),
-        tokens=whole("tokens"),
-        correct=np.array([_flag(path, line, row, "correct") for line, row in rows]),
-        questions=tuple(names),
-        scores={key.removeprefix("score:"): real(key) for key in held if key[:6] == "score:"},
-        markers={name: whole(name) for name in MARKERS if name in held},
-        capped=np.array([_flag(path, line, row, "capped") for line, row in rows])
-        if "capped" in held
-        else None,
-    )
-
-
-def _whole(path: Path | str, line: int, row: Mapping[str, Any], name: str) -> int:
-    value = _real(path, line, row, name)
-    if value != int(value):
-        raise ValueError(f"{path}:{line}: {name} is {row[name]!r}; it must be a whole number")
-    return int(value)
-
-
-def _real(path: Path | str, line: int, row: Mapping[str, Any], name: str) -> float:
-    try:
-        value = float(row[name])
-    except (KeyError, TypeError, ValueError):
-        value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"{path}:{line}: {name} is {row.get(name)!r}; it must be a finite number")
-    return value
-
-
-def _flag(path: Path | str, line: int, row: Mapping[str, Any], name: str) -> bool:
-    value = str(row.get(name)).strip().lower()
-    if value not in ("0", "1", "true", "false"):
-        raise ValueError(f"{path}:{line}: {name} is {row.get(name)!r}; it must be 0 or 1")
-    return value in ("1", "true")
 
 
 def _dense(answer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
