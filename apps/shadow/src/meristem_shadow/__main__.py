@@ -18,6 +18,21 @@ COMMANDS: dict[str, tuple[type, str, str]] = {  # word: configuration, module wi
         "_orbit",
         "is my orbit real? a certificate of a true one near it",
     ),
+    "manifold": (
+        _config.ManifoldConfig,
+        "_manifold",
+        "stable and unstable manifolds of a fixed point, with a bound of their error",
+    ),
+    "conjugacy": (
+        _config.ConjugacyConfig,
+        "_conjugacy",
+        "coordinates in which a planar saddle decouples, degenerate or not",
+    ),
+    "hyperbolicity": (
+        _config.HyperbolicityConfig,
+        "_hyperbolicity",
+        "cones, the six conditions, and rates that tend to 1 at a boundary",
+    ),
     "verify": (_config.VerifyConfig, "_verify", "check a certificate anew, in Arb arithmetic"),
     "training": (
         _config.TrainingConfig,

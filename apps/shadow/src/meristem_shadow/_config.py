@@ -73,6 +73,119 @@ class OrbitConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ManifoldConfig:
+    """Compute the stable or unstable manifold of a fixed point, bound its error, grow its branches.
+
+    A hyperbolic point has a power series that solves the invariance equation; a degenerate saddle
+    (linear part the identity) a graph, whose series is cut after its smallest term. Branches are
+    images of the local curve, never interpolated.
+    """
+
+    system: SystemName
+    """A name from `meristem shadow list`, or FILE.py, or FILE.py:NAME."""
+
+    params: Parameters = ()
+    """Parameters, such as a=1.4; decimals are exact."""
+
+    at: str = ""
+    """Near the fixed point, such as 0.6,0.2; by default the known one, or 0."""
+
+    kind: Literal["unstable", "stable"] = "unstable"
+    """Which manifold."""
+
+    dim: Literal[1, 2] = 1
+    """1: a curve along the strongest direction; 2: a surface along the two strongest."""
+
+    order: int | None = None
+    """Highest degree of the series; 40 for curves and 15 for surfaces by default."""
+
+    length: float = 10.0
+    """Arc length of each branch of a map's curve; 0 for the local manifold alone."""
+
+    certify: bool = True
+    """Prove a bound of the local curve's error: planar polynomial maps."""
+
+    out: Path = Path("runs/shadow-manifold")
+    """Folder for manifold.npz, result.json and report.html."""
+
+    json: bool = False
+    """Print the result as JSON instead of a sentence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConjugacyConfig:
+    """Compute the conjugacy h of a planar saddle to a decoupled one, h(F z) = G(h z), on a grid.
+
+    Exit times along both directions of time are the new coordinates; it works at hyperbolic and at
+    degenerate saddles. Residual and monotony are measured, not proved.
+    """
+
+    system: SystemName
+    """A planar map's name from `meristem shadow list`, or FILE.py, or FILE.py:NAME."""
+
+    params: Parameters = ()
+    """Parameters, such as a=1.4; decimals are exact."""
+
+    at: str = ""
+    """Near the fixed point, such as 0.6,0.2; by default the known one, or 0."""
+
+    target: Literal["matched", "linear"] = "matched"
+    """matched: G moves like F along its manifolds; linear: G = (x / 2, 2 y)."""
+
+    edge: float | None = None
+    """Half the side of the square; by default the largest on which the cone conditions hold."""
+
+    grid: int = 24
+    """Points along each side of the square."""
+
+    out: Path = Path("runs/shadow-conjugacy")
+    """Folder for conjugacy.npz, result.json and report.html."""
+
+    json: bool = False
+    """Print the result as JSON instead of a sentence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HyperbolicityConfig:
+    """Test how hyperbolic a planar map is near a fixed point.
+
+    Cones are proved box by box. At a degenerate saddle the six conditions are decided exactly. Of a
+    map with a boundary distance the rates along orbits are measured, and the conditions U, S, R of
+    pointwise hyperbolicity are read off.
+    """
+
+    system: SystemName
+    """A planar map's name from `meristem shadow list`, or FILE.py, or FILE.py:NAME."""
+
+    params: Parameters = ()
+    """Parameters, such as a=1.4; decimals are exact."""
+
+    at: str = ""
+    """Near the fixed point, such as 0.6,0.2; by default the known one, or 0."""
+
+    reach: float | None = None
+    """Half the side of the square of boxes; by default 0.1, or the radius of the six conditions."""
+
+    boxes: int = 32
+    """Boxes along each side of the square."""
+
+    alpha: float | None = None
+    """Hoelder exponent of the derivative; by default the known one, or 1."""
+
+    orbits: int = 24
+    """Orbits past the boundary along which rates are measured."""
+
+    out: Path = Path("runs/shadow-hyperbolicity")
+    """Folder for result.json and report.html."""
+
+    seed: int = 0
+    """Of the orbits."""
+
+    json: bool = False
+    """Print the result as JSON instead of a sentence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyConfig:
     """Check a certificate in Arb arithmetic: every inequality of every step."""
 

@@ -12,14 +12,14 @@ import numpy as np
 from jaxtyping import Float
 
 import meristem_dynamics as md
-from meristem_core import open_run, write_atomic, write_json
+from meristem_core import open_run
 from meristem_core.command import UsageError, progress_bar
-from meristem_core.report import render
 from meristem_dynamics.verifier import Verdict, verify
 from meristem_shadow._config import OrbitConfig
+from meristem_shadow._finish import tell, write
 from meristem_shadow._profile import Profile, profile_of, profile_of_blocks
 from meristem_shadow._report import orbit_page, sentence
-from meristem_shadow._systems import find_map
+from meristem_shadow._systems import find_map, numbers
 
 SCHEMA = "meristem-shadow-orbit/1"
 SETTLE = 100  # steps from the default start, which need not be on the attractor
@@ -73,12 +73,8 @@ def run(config: OrbitConfig) -> int:
         find = _in_blocks if config.blocks else _in_memory
         shadow = find(config, system, start)
         result = {"schema": SCHEMA, **_plain(shadow)}
-        write_json(config.out / "result.json", result)
-        write_atomic(config.out / "report.html", render(orbit_page(shadow)))
-    if config.json:
-        print((config.out / "result.json").read_text("utf-8"), end="")
-    else:
-        print(f"{sentence(shadow)}\nreport: {config.out / 'report.html'}")
+        write(config, result, orbit_page(shadow))
+    tell(config, sentence(shadow))
     proved = shadow.ok and (shadow.verdict is None or shadow.verdict.ok)
     return 0 if proved else 1
 
@@ -97,15 +93,7 @@ def _start(system: md.Map, text: str) -> tuple[float, ...]:
     if not text:
         settled = md.iterate(system, [0.1] * system.dim, SETTLE)[-1]
         return tuple(float(x) for x in settled)
-    try:
-        start = tuple(float(x) for x in text.split(","))
-    except ValueError as error:
-        raise UsageError(f"--start {text}: give numbers with commas, such as 0.1,0.2") from error
-    if len(start) != system.dim or not np.isfinite(start).all():
-        raise UsageError(
-            f"--start {text}: {system.name} has {system.dim} variables; give a finite number each"
-        )
-    return start
+    return numbers("--start", text, system)
 
 
 def _in_memory(config: OrbitConfig, system: md.Map, start: tuple[float, ...]) -> Shadow:

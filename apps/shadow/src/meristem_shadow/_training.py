@@ -6,7 +6,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from meristem_core import open_run, write_atomic, write_json
+from meristem_core import open_run
 from meristem_core.command import UsageError, progress_bar
 from meristem_core.report import (
     Check,
@@ -19,9 +19,9 @@ from meristem_core.report import (
     Text,
     Tile,
     Tiles,
-    render,
 )
 from meristem_shadow._config import TrainingConfig
+from meristem_shadow._finish import tell, write
 from meristem_shadow._report import logs
 
 if TYPE_CHECKING:
@@ -72,12 +72,9 @@ def run(config: TrainingConfig) -> int:
         version=version("meristem-shadow"),
     ):  # fmt: skip
         finding = _find(config)
-        write_json(config.out / "result.json", {"schema": SCHEMA, **stored, **asdict(finding)})
-        write_atomic(config.out / "report.html", render(training_page(config, finding)))
-    if config.json:
-        print((config.out / "result.json").read_text("utf-8"), end="")
-    else:
-        print(f"{sentence(config, finding)}\nreport: {config.out / 'report.html'}")
+        result = {"schema": SCHEMA, **stored, **asdict(finding)}
+        write(config, result, training_page(config, finding))
+    tell(config, sentence(config, finding))
     return 0
 
 

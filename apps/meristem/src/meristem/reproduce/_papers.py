@@ -73,7 +73,8 @@ PAPERS = {
             id="2502.16497",
             title="The Stability of Pointwise Hyperbolic Systems",
             part="dynamics",
-            state="not yet",
+            state="partly",
+            module="_pointwise_hyperbolicity",
         ),
         Paper(
             id="2502.12215",
