@@ -67,7 +67,8 @@ PAPERS = {
             id="2502.17151",
             title="Dynamics near a class of nonhyperbolic fixed points",
             part="dynamics",
-            state="not yet",
+            state="partly",
+            module="_degenerate_saddles",
         ),
         Paper(
             id="2502.16497",

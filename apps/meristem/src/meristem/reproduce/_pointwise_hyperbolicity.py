@@ -1,7 +1,8 @@
 """Paper 2502.16497: rates, gains and stability where hyperbolicity degenerates at a point.
 
 The text was not at hand; the conditions follow summaries. The example is the cat map slowed down at
-its fixed point (Katok): w is the distance to it, beta = 2a. Rules, written before the runs:
+its fixed point (Katok): w is the distance to it, beta = 2a. Rules, written before the runs but for
+that of stability, which was written after a coarser run had shown steeper slopes:
 
 - rates: beta is 2a and gamma 1 + 2a within 0.05 in both directions; partly within 0.1
 - gains: K of a passage at distance d grows like d^-beta: fitted within 0.05; partly within 0.1
