@@ -4,7 +4,7 @@ import threading
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from meristem_core.answers import answer_key
@@ -27,8 +27,8 @@ def test_laws_of_a_ring_keep_the_key(a, b, c):
     same = [
         (f"{a}+{b}", f"{b}+{a}"),
         (f"{a}*{b}", rf"{b} \cdot {a}"),
-        (f"{a}*({b}+{c})", f"{a}{b}+{a}{c}"),
-        (f"({a}+{b})^2", f"{a}^{{2}}+2{a}{b}+{b}^2"),
+        (f"{a}*({b}+{c})", f"{a} {b}+{a} {c}"),
+        (f"({a}+{b})^2", f"{a}^{{2}}+2{a} {b}+{b}^2"),
         (f"{a}-{a}+{b}+0", f"{b}*1"),
     ]
     for left, right in same:
@@ -43,8 +43,7 @@ def test_another_value_has_another_key(a, n):
 @settings(max_examples=30)
 @given(a=FORMULA, n=st.integers(2, 9))
 def test_relations_are_free_of_positive_factors_and_sides(a, n):
-    if answer_key(f"{a}-{a}+0") == answer_key(f"{a}+0") or "x" not in a:
-        return
+    assume(answer_key(a).startswith("formula:"))  # a relation of constants has no key of its own
     for sign, turned in (("<", ">"), (r"\le", r"\geq"), ("=", "=")):
         assert answer_key(f"{n}*{a}{sign} {n}") == answer_key(f"1 {turned} {a}")
     assert answer_key(f"{a}<1") != answer_key(f"{a}>1")
