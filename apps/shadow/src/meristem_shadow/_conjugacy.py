@@ -130,7 +130,7 @@ def _folds(image: Points) -> tuple[Any, Any]:
 def sentence(found: Finding) -> str:
     """Return the finding in one sentence."""
     text = (
-        f"h F = G h holds within {found.residual:.2g} at {found.points:,} points of the square of "
+        f"the equation h F = G h holds within {found.residual:.2g} at {found.points:,} points of the square of "
         f"half-side {found.edge:.3g} around the {found.point_kind} point of {found.system}"
     )
     if found.folds:

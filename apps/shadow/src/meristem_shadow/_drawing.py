@@ -70,7 +70,7 @@ def _drawn(
 ) -> Drawing:
     texts = (
         f'<text class="start" x="0" y="{SIZE + 14}">{low[0]:.3g}</text>'
-        f'<text class="y" x="{SIZE}" y="{SIZE + 14}">{high[0]:.3g}</text>'
+        f'<text style="text-anchor:end" x="{SIZE}" y="{SIZE + 14}">{high[0]:.3g}</text>'
     )
     svg = (
         f'<svg viewBox="0 0 {SIZE} {SIZE + 20}" role="img" aria-label="{clean(title)}">'
