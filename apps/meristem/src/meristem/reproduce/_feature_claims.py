@@ -204,7 +204,7 @@ def phases(runs: Sequence[Trained]) -> list[Claim]:
         Claim(
             claim="a statistical phase comes before the features: snapshots from the turning point "
             "to the end of the bigrams and the least dimensionality",
-            claimed="within one snapshot of each other",
+            claimed="both within one snapshot of the turning point",
             found=gaps,
             over_seeds=True,
             verdict=judge(held),
