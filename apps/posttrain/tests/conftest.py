@@ -34,7 +34,7 @@ def model_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
-    """Demonstrations that repeat the prompt's letter, and pairs that prefer the repetition."""
+    """A file a stage, and one for each loss with fields of its own; the repetition is right."""
     folder = tmp_path_factory.mktemp("data")
     letters = [chr(97 + i % 8) for i in range(40)]
     sft = [{"prompt": f"{c} {c}", "completion": f"{c} {c} {c}"} for c in letters]
@@ -42,6 +42,20 @@ def data(tmp_path_factory):
         {"prompt": c, "chosen": f"{c} {c}", "rejected": f"{d} b"}
         for c, d in zip(letters, letters[3:] + letters[:3], strict=True)
     ]
-    for name, rows in (("sft", sft), ("dpo", dpo)):
+    kto = [
+        {"prompt": r["prompt"], "completion": r[kind], "label": kind == "chosen"}
+        for i, r in enumerate(dpo)
+        for kind in (("chosen", "rejected")[i % 2],)
+    ]
+    rank = [
+        {"prompt": r["prompt"], "ranked": [r["chosen"], r["prompt"], r["rejected"]]} for r in dpo
+    ]
+    triples = [{**r, "gold": r["chosen"]} for r in dpo]
+    soft = [{**r, "probability": 0.9} for r in dpo]
+    files = {
+        "sft": sft, "dpo": dpo, "kto": kto, "rank": rank, "tpo": triples, "tpo_l": triples,
+        "soft_dpo": soft,
+    }  # fmt: skip
+    for name, rows in files.items():
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return folder

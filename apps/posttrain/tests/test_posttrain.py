@@ -1,6 +1,8 @@
 """The command on a real model, every loss by name, resume, and the report."""
 
+import copy
 import hashlib
+import inspect
 import json
 import math
 import os
@@ -9,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,13 +19,25 @@ from transformers import AutoModelForCausalLM
 
 import meristem_losses
 from meristem_core.command import UsageError
-from meristem_posttrain import find_objective, objective_names
+from meristem_posttrain import (
+    Encoded,
+    Form,
+    Given,
+    Schedule,
+    SingleProcess,
+    find_objective,
+    fit,
+    objective_names,
+    read_records,
+)
 from meristem_posttrain.__main__ import main
 
 
 def words(stage, model_dir, data, out, *more):
+    own = [w for w in more if w in ("tpo", "tpo_l", "soft_dpo")]  # losses with fields of their own
+    file = data / f"{(own or [stage])[0]}.jsonl"
     return [
-        stage, "--model", str(model_dir), "--data", str(data / f"{stage}.jsonl"), "--out", str(out),
+        stage, "--model", str(model_dir), "--data", str(file), "--out", str(out),
         "--batch", "8", "--micro-batch", "4", "--learning-rate", "0.03", "--sample-prompts", "2",
         "--sample-tokens", "6", *more,
     ]  # fmt: skip
@@ -87,19 +102,38 @@ def test_a_finished_run_is_not_repeated(tuned, model_dir, data):
         main(words("sft", model_dir, data, tuned / "sft", "--steps", "25", "--evaluations", "4"))
 
 
-SFT = {"f_sft", "f_sft_sequence", "f_sft_zero_value", "iw_sft", "iw_sft_token", "psft"}
+NO_REFERENCE = {
+    "nll", "z", "dft", "eaft", "cpo", "simpo", "alphapo", "orpo", "tpo", "tpo_l",
+}  # fmt: skip
+SOME = {
+    "sft": {"nll", "z", "dft", "eaft", "asft", "psft", "f_sft"},
+    "dpo": {"dpo", "ipo", "simpo", "aot", "tpo", "tpo_l", "soft_dpo", "apo_zero_unpaired"},
+    "kto": {"kto", "apo_zero_unpaired", "bco_unpaired"},
+    "rank": {"plackett_luce"},
+}
 
 
-@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_every_loss_of_single_or_several_responses_has_a_stage():
+    given = {"stats", "pairs", "log_ratios", "scores"}
+    policies = {"advantages", "ref_logprobs", "generator", "coefficient"}
+    every = set().union(*map(objective_names, SOME))
+    for name in meristem_losses.__all__:
+        if not name.endswith("_loss") or name == "fused_loss":
+            continue
+        needed = [
+            key for key, p in inspect.signature(getattr(meristem_losses, name)).parameters.items()
+            if p.default is p.empty and p.kind is not p.KEYWORD_ONLY
+        ]  # fmt: skip
+        if needed[0] in given and not ("advantages" in needed and policies & set(needed)):
+            assert name.removesuffix("_loss") in every, f"{name} has no stage"
+
+
+@pytest.mark.parametrize("stage", list(SOME))
 def test_every_loss_takes_a_step(stage, model_dir, data, tmp_path):
     names = objective_names(stage)
-    plain = {"nll", "z", "dft", "eaft"} if stage == "sft" else {"dpo", "ipo", "simpo", "aot"}
-    assert plain <= set(names)
+    assert SOME[stage] <= set(names)
     for name in names:
-        objective = find_objective(stage, name, {})
-        assert objective.reference == (
-            name in SFT if stage == "sft" else name not in ("cpo", "simpo", "alphapo", "orpo")
-        )
+        assert find_objective(stage, name, {}).reference == (name not in NO_REFERENCE)
     for name in names[:: 1 if os.environ.get("MERISTEM_CI") else 4]:
         out = tmp_path / name
         more = ("--loss", name, "--steps", "1", "--evaluations", "1", "--sample-prompts", "0")
@@ -107,26 +141,166 @@ def test_every_loss_takes_a_step(stage, model_dir, data, tmp_path):
         assert math.isfinite(result(out)["evaluations"][-1]["nll"])
 
 
-def test_the_loss_does_not_depend_on_micro_batches(model_dir, data, tmp_path):
+@pytest.mark.parametrize(
+    ("stage", "loss", "better"),
+    [
+        ("sft", "asft", lambda e: -e["nll"]),
+        ("dpo", "tpo", lambda e: e["margin"] / 0.01),
+        ("dpo", "soft_dpo", lambda e: e["margin"]),
+        ("kto", "kto", lambda e: e["reward_desirable"] - e["reward_undesirable"]),
+        ("rank", "plackett_luce", lambda e: e["accuracy"]),
+    ],
+)
+def test_other_forms_of_data_are_learned(stage, loss, better, model_dir, data, tmp_path):
+    out = tmp_path / loss
+    more = ("--loss", loss, "--steps", "16", "--evaluations", "1", "--sample-prompts", "0")
+    assert main(words(stage, model_dir, data, out, *more, "--held-out", "0.2")) == 0
+    first, last = result(out)["evaluations"]
+    assert better(last) > better(first) + 0.1, (first, last)
+
+
+@pytest.fixture(scope="module")
+def still(model_dir, tmp_path_factory):
+    """The same model without dropout."""
+    folder = tmp_path_factory.mktemp("still")
+    model = AutoModelForCausalLM.from_pretrained(model_dir)
+    model.config.attention_dropout = 0.0
+    model.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((model_dir / name).read_bytes())
+    return folder
+
+
+def training_losses(out):
+    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def example(prompt, *responses, value=None):
+    return Encoded(prompt=prompt, responses=responses, value=value)
+
+
+def logits(model, example, response):
+    """Return the logits that predict a response by the model's own head."""
+    row = torch.tensor([[*example.prompt, *response]])
+    return model(row).logits[0, len(example.prompt) - 1 : -1].log_softmax(1)
+
+
+def log_ratio(models, example, response):
+    new, old = (
+        logits(m, example, response).gather(1, torch.tensor(response)[:, None]).sum()
+        for m in models
+    )
+    return float(new - old)
+
+
+def first_loss(models, examples, objective):
+    model = copy.deepcopy(models[0])
+    found = []
+    fit(
+        model, models[1], torch.optim.SGD(model.parameters(), lr=0.1), examples, objective,
+        Schedule(steps=1, batch=len(examples), micro_batch=1, learning_rate=0.1),
+        seed=0, accelerator=SingleProcess(torch.device("cpu")),
+        after=lambda step, metrics: found.append(metrics["loss"]),
+    )  # fmt: skip
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def two_models(still):
+    """A policy and a reference that differ."""
+    policy, reference = (AutoModelForCausalLM.from_pretrained(still).eval() for _ in range(2))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
+    return policy, reference
+
+
+def test_the_reference_point_of_kto_is_that_of_other_prompts(two_models):
+    models = two_models[::-1]  # the order in which the mean log-ratio is above 0
+    data = [example([3, 4], [5, 6, 1], value=1.0), example([7, 8], [9, 10, 1], value=0.0)]
+    with torch.no_grad():
+        mixed = [log_ratio(models, data[i], data[1 - i].responses[0]) for i in range(2)]
+        own = [log_ratio(models, e, e.responses[0]) for e in data]
+    assert sum(mixed) > 0
+    expected = meristem_losses.kto_loss(
+        torch.tensor(own), torch.tensor([True, False]), torch.tensor(sum(mixed) / 2), beta=1.0
+    ).mean()
+    found = first_loss(models, data, find_objective("kto", "kto", {"beta": "1.0"}))
+    assert found == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_asft_is_dft_and_the_divergence_from_the_reference(two_models):
+    data = [example([3, 4], [5, 6, 1]), example([7], [9, 1])]
+    total = 0.0
+    with torch.no_grad():
+        for e in data:
+            target = torch.tensor(e.responses[0])
+            new, old = (logits(m, e, e.responses[0]) for m in two_models)
+            chosen = new.gather(1, target[:, None])
+            total += float(-(chosen.exp() * chosen).sum() + 0.3 * (old.exp() * (old - new)).sum())
+    found = first_loss(two_models, data, find_objective("sft", "asft", {"weight": "0.3"}))
+    assert found == pytest.approx(total / 5, rel=1e-4)
+
+
+@torch.no_grad()
+def test_gold_answers_probabilities_and_rankings_reach_their_losses(two_models):
+    e = example([3, 4], [5, 6, 1], [7, 1], [8, 9, 1], value=0.7)
+    best, second, third = (log_ratio(two_models, e, r) for r in e.responses)
+    pair = replace(e, responses=e.responses[:2])
+    sums = [
+        float(logits(two_models[0], e, r).gather(1, torch.tensor(r)[:, None]).sum())
+        for r in e.responses
+    ]
+    sigmoid = torch.sigmoid
+    x = torch.tensor(0.1 * (best - second), dtype=torch.float64)
+    scores = 0.1 * torch.tensor([best, second, third], dtype=torch.float64)
+    wanted = {
+        "soft_dpo": -0.7 * sigmoid(x).log() - 0.3 * sigmoid(-x).log(),
+        "tpo": -sigmoid(torch.tensor(0.01 * (sums[0] - sums[1]))).log() - sums[2] / 3,
+        "plackett_luce": -(scores[0] - scores.logsumexp(0)) - (scores[1] - scores[1:].logsumexp(0)),
+    }
+    for name, expected in wanted.items():
+        stage = "rank" if name == "plackett_luce" else "dpo"
+        with torch.enable_grad():
+            found = first_loss(
+                two_models, [pair if name == "soft_dpo" else e], find_objective(stage, name, {})
+            )
+        assert found == pytest.approx(float(expected), rel=1e-4), name
+
+
+CHI2 = ("--loss", "f_sft", "--set", "divergence=pearson_chi2")
+
+
+@pytest.mark.parametrize(
+    ("stage", "loss"), [("sft", CHI2), ("kto", ()), ("dpo", ("--loss", "tpo")), ("rank", ())]
+)
+def test_the_loss_does_not_depend_on_micro_batches(stage, loss, still, data, tmp_path):
     losses = []
     for size in ("1", "8"):
         out = tmp_path / size
-        more = ("--loss", "f_sft", "--set", "divergence=pearson_chi2", "--steps", "3",
-                "--evaluations", "1", "--micro-batch", size)  # fmt: skip
-        command = [w for w in words("sft", model_dir, data, out) if w != "4"]
-        command.remove("--micro-batch")
-        no_dropout = tmp_path / "still"
-        if not no_dropout.exists():
-            model = AutoModelForCausalLM.from_pretrained(model_dir)
-            model.config.attention_dropout = 0.0
-            model.save_pretrained(no_dropout)
-            for name in ("tokenizer.json", "tokenizer_config.json"):
-                (no_dropout / name).write_bytes((model_dir / name).read_bytes())
-        command[command.index("--model") + 1] = str(no_dropout)
-        assert main([*command, *more]) == 0
-        lines = (out / "metrics.jsonl").read_text().splitlines()
-        losses.append([json.loads(line)["loss"] for line in lines])
+        command = words(stage, still, data, out, *loss, "--steps", "3", "--evaluations", "1")
+        command[command.index("--micro-batch") + 1] = size
+        assert main(command) == 0
+        losses.append(training_losses(out))
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["sft", "kto"])
+def test_two_processes_train_as_one(stage, still, data, tmp_path):
+    one, two = tmp_path / "1", tmp_path / "2"
+    assert main(words(stage, still, data, one, "--steps", "4")) == 0
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*start, "-m", "meristem_posttrain", *words(stage, still, data, two, "--steps", "4")]
+    subprocess.run(command, check=True, capture_output=True)
+    assert training_losses(one) == pytest.approx(training_losses(two), rel=1e-4)
+    first, second = (
+        AutoModelForCausalLM.from_pretrained(out / "model").state_dict() for out in (one, two)
+    )
+    for name, value in first.items():
+        # Adam makes whole steps, 0.03, of gradients near 0, where the order of sums decides
+        torch.testing.assert_close(second[name], value, rtol=0, atol=0.002)
 
 
 def test_settings_reach_the_loss():
@@ -137,7 +311,8 @@ def test_settings_reach_the_loss():
     found = find_objective("dpo", "ipo", {"tau": "0.5", "average": "false"})
     pairs = meristem_losses.preference_pairs(stats, stats)
     expected = meristem_losses.ipo_loss(pairs, tau=0.5, average=False)
-    torch.testing.assert_close(found.values(stats, stats), expected)
+    given = Given(examples=1)
+    torch.testing.assert_close(found.values(stats, stats, given), expected)
     assert find_objective("dpo", "dpo", {"beta": "0.3"}).beta == 0.3
     assert find_objective("sft", "nll", {"smoothing": "0.1"}).statistics.mean_logit
 
@@ -146,7 +321,7 @@ def test_settings_reach_the_loss():
     ("stage", "name", "settings", "message"),
     [
         ("dpo", "nll", {}, "does not fit dpo"),
-        ("sft", "nonsense", {}, "there are dft"),
+        ("sft", "nonsense", {}, "there are asft"),
         ("dpo", "dpo", {"gamma": "1"}, "no such parameter"),
         ("dpo", "dpo", {"beta": "much"}, "takes a float"),
         ("dpo", "dpo", {"divergence": "pearson_chi2"}, "does not fit"),
@@ -180,6 +355,41 @@ def test_bad_input_is_one_line(text, more, message, model_dir, tmp_path):
     (tmp_path / "sft.jsonl").write_text(text)
     with pytest.raises(UsageError, match=message):
         main(words("sft", model_dir, tmp_path, tmp_path / "out", *more))
+
+
+@pytest.mark.parametrize(
+    ("form", "record", "message"),
+    [
+        (Form(responses=("chosen", "rejected")), {"chosen": "a"}, ":1: no rejected"),
+        (Form(responses=("completion",), value="label"), {"completion": "a", "label": 2}, "true"),
+        (
+            Form(responses=("chosen",), value="probability"),
+            {"chosen": "a", "probability": 1.5},
+            "from 0 to 1",
+        ),
+        (Form(responses=("ranked",)), {"ranked": ["a"]}, "at least 2, best first"),
+    ],
+)
+def test_lines_that_do_not_fit_their_loss_are_named(form, record, message, tmp_path):
+    file = tmp_path / "data.jsonl"
+    file.write_text(json.dumps({"prompt": "a", **record}))
+    with pytest.raises(UsageError, match=message):
+        read_records(file, form)
+
+
+def test_rankings_of_one_file_have_one_length(tmp_path):
+    file = tmp_path / "data.jsonl"
+    rows = [{"prompt": "a", "ranked": list("abc")}, {"prompt": "b", "ranked": list("ab")}]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(UsageError, match=":2: ranked has 2 responses; all lists have the 3"):
+        read_records(file, Form(responses=("ranked",)))
+
+
+def test_a_batch_of_one_has_no_other_prompt(model_dir, data, tmp_path):
+    command = words("kto", model_dir, data, tmp_path / "out", "--steps", "1")
+    command[command.index("--batch") + 1] = "1"
+    with pytest.raises(UsageError, match="at least 2"):
+        main(command)
 
 
 def test_messages_go_through_the_chat_template(model_dir, tmp_path):

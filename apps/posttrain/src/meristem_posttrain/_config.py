@@ -8,34 +8,35 @@ import tyro
 
 from meristem_core.command import UsageError
 
-RATES = {"sft": 1e-5, "dpo": 1e-6}
-LOSSES = {"sft": "nll", "dpo": "dpo"}
+RATES = {"sft": 1e-5, "dpo": 1e-6, "kto": 1e-6, "rank": 1e-6}
+LOSSES = {"sft": "nll", "dpo": "dpo", "kto": "kto", "rank": "plackett_luce"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PosttrainConfig:
-    """Fine-tune (sft) or align (dpo) a causal language model on JSONL data.
+    """Fine-tune (sft) or align (dpo, kto, rank) a causal language model on JSONL data.
 
-    A line is {"prompt": ..., "completion": ...} for sft, {"prompt": ..., "chosen": ...,
-    "rejected": ...} for dpo; texts, or lists of messages where the tokenizer has a chat template.
+    A line has a prompt and: a completion for sft; chosen and rejected for dpo; a completion and a
+    label, true or false, for kto; ranked, a list from best to worst, for rank. Responses are texts,
+    or lists of messages where the tokenizer has a chat template.
     An interrupted run goes on where it stopped when the same command is given again. On a CPU:
     meristem posttrain sft --model runs/grow/pretrain/snapshots/step-000000800 --data my.jsonl
     """
 
-    stage: Annotated[Literal["sft", "dpo"], tyro.conf.Positional]
-    """sft: demonstrations; dpo: pairs."""
+    stage: Annotated[Literal["sft", "dpo", "kto", "rank"], tyro.conf.Positional]
+    """sft: demonstrations; dpo: pairs; kto: labelled responses; rank: rankings."""
 
     model: str
     """A Hugging Face folder or name of a causal language model."""
 
     data: Path
-    """JSONL file of demonstrations or pairs."""
+    """JSONL file; the loss tpo wants a gold response a line too, soft_dpo a probability."""
 
     out: Path = Path("runs/posttrain")
     """The run folder: made if absent, continued if it holds the same run."""
 
     loss: str | None = None
-    """A loss of meristem-losses without its "_loss": nll, dft, f_sft; dpo, ipo, simpo, ..."""
+    """A loss of meristem-losses without its "_loss": nll, dft, asft; dpo, ipo, tpo; kto; ..."""
 
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """A parameter of the loss, NAME=VALUE, such as beta=0.2 or divergence=pearson_chi2. Repeat."""
@@ -53,7 +54,7 @@ class PosttrainConfig:
     """Examples or pairs of a forward pass, per process."""
 
     learning_rate: float | None = None
-    """Peak rate; by default 1e-5 for sft, 1e-6 for dpo. After a tenth of warm-up, a cosine to a
+    """Peak rate; by default 1e-5 for sft, else 1e-6. After a tenth of warm-up, a cosine to a
     tenth."""
 
     max_length: int = 1024

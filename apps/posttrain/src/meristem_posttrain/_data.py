@@ -1,47 +1,60 @@
-"""Demonstrations and pairs: from JSONL to padded rows of tokens."""
+"""Demonstrations, pairs, labelled responses and rankings: from JSONL to padded rows of tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from meristem_core.command import UsageError
 
-ANSWERS = {"sft": ("completion",), "dpo": ("chosen", "rejected")}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """The fields of a line besides its prompt."""
+
+    responses: tuple[str, ...]  # one response each; "ranked" holds a list of them, best first
+    value: str | None = None  # "label", true or false; "probability" from 0 to 1
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Return the names of all fields."""
+        return ("prompt", *self.responses, *([] if self.value is None else [self.value]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
-    """One example: a prompt and its responses (one for sft; chosen, rejected for dpo)."""
+    """One example: a prompt, its responses in the order of the form, and its value."""
 
     prompt: list[int]
     responses: tuple[list[int], ...]
+    value: float | None = None  # a label as 0 or 1, or a probability
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
-    """Right-padded rows; for pairs all chosen, then all rejected."""
+    """Right-padded rows: the first response of all N examples, then the second of all, ..."""
 
     ids: Int[Tensor, "B S"]
     attention: Int[Tensor, "B S"]
     response: Bool[Tensor, "B S"]
+    values: Float[Tensor, " N"] | None = None
 
 
-def read_records(path: Path, stage: Literal["sft", "dpo"]) -> list[dict[str, Any]]:
-    """Return the objects of a JSONL file, each with the fields of its stage.
+def read_records(path: Path, form: Form) -> list[dict[str, Any]]:
+    """Return the objects of a JSONL file, each with the fields of the form.
 
     Raises
     ------
     UsageError
-        A line that is no object with those fields; names the line.
+        A line that is no object with those fields, a label or probability that is none, or a
+        ranking that is not as long as the others; names the line.
     """
-    records = []
-    fields = ("prompt", *ANSWERS[stage])
+    records: list[dict[str, Any]] = []
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -50,16 +63,18 @@ def read_records(path: Path, stage: Literal["sft", "dpo"]) -> list[dict[str, Any
                 record = msgspec.json.decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise UsageError(f"{path}:{number}: not JSON ({error}); mend the line") from error
-            missing = [f for f in fields if not isinstance(record, dict) or f not in record]
+            missing = [f for f in form.fields if not isinstance(record, dict) or f not in record]
             if missing:
                 raise UsageError(
-                    f"{path}:{number}: no {missing[0]}; a line for {stage} has {', '.join(fields)}"
+                    f"{path}:{number}: no {missing[0]}; a line for this loss has "
+                    f"{', '.join(form.fields)}"
                 )
+            _check(f"{path}:{number}", record, form, records)
             records.append(record)
     return records
 
 
-def encode(record: dict[str, Any], stage: Literal["sft", "dpo"], tokenizer: Any) -> Encoded:
+def encode(record: dict[str, Any], form: Form, tokenizer: Any) -> Encoded:
     """Return the tokens of a record by a Hugging Face tokenizer; responses end with its eos token.
 
     Raises
@@ -79,9 +94,12 @@ def encode(record: dict[str, Any], stage: Literal["sft", "dpo"], tokenizer: Any)
             tokens = tokens[:-1]
     if not tokens:
         raise UsageError(f"a prompt has no tokens ({prompt!r}); give it at least one")
+    ranked = form.responses == ("ranked",)
+    texts = record["ranked"] if ranked else [record[name] for name in form.responses]
     return Encoded(
         prompt=list(tokens),
-        responses=tuple(_response(record[name], tokenizer) for name in ANSWERS[stage]),
+        responses=tuple(_response(text, tokenizer) for text in texts),
+        value=None if form.value is None else float(record[form.value]),
     )
 
 
@@ -96,12 +114,36 @@ def pad(examples: Sequence[Encoded], padding: int) -> Rows:
         ids[i, : len(p) + len(r)] = torch.tensor([*p, *r])
         attention[i, : len(p) + len(r)] = 1
         response[i, len(p) : len(p) + len(r)] = True
-    return Rows(ids=ids, attention=attention, response=response)
+    values = [e.value for e in examples if e.value is not None]
+    return Rows(
+        ids=ids,
+        attention=attention,
+        response=response,
+        values=torch.tensor(values) if values else None,
+    )
 
 
 def length(example: Encoded) -> int:
     """Return the tokens of an example's longest row."""
     return len(example.prompt) + max(map(len, example.responses))
+
+
+def _check(
+    place: str, record: dict[str, Any], form: Form, before: Sequence[dict[str, Any]]
+) -> None:
+    if form.value == "label" and not isinstance(record["label"], bool):
+        raise UsageError(f"{place}: label is {record['label']!r}; write true or false")
+    if form.value == "probability":
+        value = record["probability"]
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+            raise UsageError(f"{place}: probability is {value!r}; write a number from 0 to 1")
+    if "ranked" in form.responses:
+        found = record["ranked"]
+        wanted = len(before[0]["ranked"]) if before else None
+        if not isinstance(found, list) or len(found) < 2 or wanted not in (None, len(found)):
+            rule = f"all lists have the {wanted}" if wanted else "a list has at least 2"
+            size = len(found) if isinstance(found, list) else repr(found)
+            raise UsageError(f"{place}: ranked has {size} responses; {rule}, best first")
 
 
 def _response(value: Any, tokenizer: Any) -> list[int]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from meristem_losses import (
     implicit_rewards,
@@ -30,23 +30,25 @@ def evaluate(
 ) -> dict[str, float]:
     """Return means over examples; log-probabilities and divergences in nats.
 
-    `nll` a token of the (chosen) response; `kl` KL(policy || reference) a token, exact over the
-    vocabulary at the prefixes of the data, left out for heads with a soft-cap or a bias; `reward`
-    beta times the summed log-ratio of a response, `value` its soft value V_0; for pairs
-    `reward_chosen`, `reward_rejected`, `margin` and `accuracy`, a tie counting half.
+    `nll` a token of the wanted response: the completion, the chosen, the desirable or the best
+    one; `kl` KL(policy || reference) a token, exact over the vocabulary at the prefixes of first
+    responses, left out for heads with a soft-cap or a bias. Rewards are beta times the summed
+    log-ratio of a response. Demonstrations have `reward` and its soft value `value`, V_0; pairs
+    `reward_chosen`, `reward_rejected`, `margin` and `accuracy`, a tie counting half; labelled
+    responses `reward_desirable`, `reward_undesirable`; rankings `reward_best`, `reward_worst`,
+    `margin`, and `accuracy` over all pairs of a list.
     """
     device = next(model.parameters()).device
     sums: dict[str, float] = {}
-    tokens = 0.0
+    counts: dict[str, float] = {}
     for start in range(0, len(examples), micro_batch):
         part = examples[start : start + micro_batch]
-        rows = pad(part, 0)
-        found, kept = _measure(model, reference, rows, objective, device, len(part))
-        tokens += kept
-        for name, value in found.items():
-            sums[name] = sums.get(name, 0.0) + value
-    per_token = ("nll", "kl")
-    return {k: v / (tokens if k in per_token else len(examples)) for k, v in sums.items()}
+        for name, values in _measure(
+            model, reference, pad(part, 0), objective, device, len(part)
+        ).items():
+            sums[name] = sums.get(name, 0.0) + float(values.sum())
+            counts[name] = counts.get(name, 0.0) + values.numel()
+    return {name: value / counts[name] for name, value in sums.items() if counts[name]}
 
 
 def _measure(
@@ -56,8 +58,8 @@ def _measure(
     objective: Objective,
     device: torch.device,
     n: int,
-) -> tuple[dict[str, float], float]:
-    """Return sums over the examples of a part, and its number of (chosen) tokens."""
+) -> dict[str, Tensor]:
+    """Return what is averaged, one value an example or a token."""
     ids, attention = rows.ids.to(device), rows.attention.to(device)
     targets, mask = next_token_targets(ids, rows.response.to(device))
     scored = []
@@ -66,34 +68,47 @@ def _measure(
         scored.append((hidden, token_logprobs(hidden, targets=targets, mask=mask,
                                               **head_options(each))))  # fmt: skip
     (hidden, stats), (ref_hidden, ref) = scored
-    first = mask[:n]
+    wanted = mask[:n]
+    if objective.stage == "kto" and rows.values is not None:
+        wanted = wanted & (rows.values.to(device) > 0.5)[:, None]
+    found = {"nll": -stats.logprobs[:n][wanted]}
     head, ref_head = head_of(model), head_of(reference)
     plain = all(h.softcap is None and h.bias is None for h in (head, ref_head))
-    sums = {"nll": -float(stats.logprobs[:n].sum())}
     if plain and len(head.weight) == len(ref_head.weight):
         kl = token_reverse_kl(
             hidden[:n] * head.scale, head.weight, ref_hidden=ref_hidden[:n] * ref_head.scale,
-            ref_weight=ref_head.weight, mask=first,
+            ref_weight=ref_head.weight, mask=mask[:n],
         )  # fmt: skip
-        sums["kl"] = float(kl.sum())
-    advantages = token_advantages(stats, ref, beta=objective.beta).sum(1)
+        found["kl"] = kl[mask[:n]]
+    rewards = token_advantages(stats, ref, beta=objective.beta).sum(1)
     if objective.stage == "sft":
-        sums["reward"] = float(advantages.sum())
-        rewards = implicit_rewards(stats, ref, beta=objective.beta).sum(1)
-        sums["value"] = float((rewards - advantages).sum())
-        return sums, float(first.sum())
-    chosen, rejected = advantages.chunk(2)
-    better = (chosen > rejected).float() + 0.5 * (chosen == rejected).float()
-    logps = sequence_logprobs(stats).chunk(2)
-    sums |= {
-        "reward_chosen": float(chosen.sum()),
-        "reward_rejected": float(rejected.sum()),
-        "margin": float((chosen - rejected).sum()),
-        "accuracy": float(better.sum()),
-        "logprob_chosen": float(logps[0].sum()),
-        "logprob_rejected": float(logps[1].sum()),
+        with_value = implicit_rewards(stats, ref, beta=objective.beta).sum(1)
+        return {**found, "reward": rewards, "value": with_value - rewards}
+    if objective.stage == "kto" and rows.values is not None:
+        good = rows.values.to(device) > 0.5
+        return {**found, "reward_desirable": rewards[good], "reward_undesirable": rewards[~good]}
+    each = rewards.view(-1, n)  # responses, examples
+    if objective.stage == "rank":
+        upper = torch.triu_indices(len(each), len(each), 1, device=device)
+        return found | {
+            "reward_best": each[0],
+            "reward_worst": each[-1],
+            "margin": each[0] - each[-1],
+            "accuracy": _better(each[upper[0]], each[upper[1]]).flatten(),
+        }
+    logps = sequence_logprobs(stats).view(-1, n)
+    return found | {
+        "reward_chosen": each[0],
+        "reward_rejected": each[1],
+        "margin": each[0] - each[1],
+        "accuracy": _better(each[0], each[1]),
+        "logprob_chosen": logps[0],
+        "logprob_rejected": logps[1],
     }
-    return sums, float(first.sum())
+
+
+def _better(first: Tensor, second: Tensor) -> Tensor:
+    return (first > second).float() + 0.5 * (first == second).float()
 
 
 @torch.no_grad()

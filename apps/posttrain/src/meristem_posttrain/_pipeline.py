@@ -77,7 +77,7 @@ def posttrain(config: PosttrainConfig, *, say: Callable[[str], None]) -> Posttra
         mixed_precision="bf16" if config.precision == "bf16" else "no",
     )
     model, tokenizer = _load(config.model)
-    data = _read(config, tokenizer)
+    data = _read(config, objective, tokenizer)
     steps = config.steps or max(1, len(data.train) // config.batch)
     schedule = Schedule(
         steps=steps,
@@ -257,9 +257,9 @@ def _load(name: str) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _read(config: PosttrainConfig, tokenizer: Any) -> _Data:
-    records = read_records(config.data, config.stage)
-    every = [encode(record, config.stage, tokenizer) for record in records]
+def _read(config: PosttrainConfig, objective: Objective, tokenizer: Any) -> _Data:
+    records = read_records(config.data, objective.form)
+    every = [encode(record, objective.form, tokenizer) for record in records]
     short = [example for example in every if length(example) <= config.max_length]
     if len(short) < 2:
         raise UsageError(

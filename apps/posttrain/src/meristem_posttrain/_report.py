@@ -19,7 +19,14 @@ from meristem_core.report import (
 REWARDS = {
     "sft": {"reward": "β (log p − log p_ref)", "value": "soft value V_0"},
     "dpo": {"reward_chosen": "chosen", "reward_rejected": "rejected", "margin": "margin"},
+    "kto": {"reward_desirable": "desirable", "reward_undesirable": "undesirable"},
+    "rank": {"reward_best": "best", "reward_worst": "worst", "margin": "margin"},
 }
+KINDS = {
+    "sft": "Fine-tuning", "dpo": "Preference tuning", "kto": "Tuning on labels",
+    "rank": "Tuning on rankings",
+}  # fmt: skip
+PREFERRED = {"dpo": "chosen above rejected", "rank": "better above worse"}
 
 
 def render_report(
@@ -39,10 +46,9 @@ def render_report(
         The prompt of the samples.
     """
     config = result.config
-    kind = "Fine-tuning" if config["stage"] == "sft" else "Preference tuning"
     return render(
         Page(
-            title=f"{kind} by {config['loss']}",
+            title=f"{KINDS[config['stage']]} by {config['loss']}",
             subtitle=f"{result.parameters / 1e6:.2f} M parameters, {result.steps:,} steps of "
             f"{config['batch']}, {result.examples:,} examples, {result.held_out:,} held out, "
             f"seed {config['seed']}",
@@ -68,7 +74,7 @@ def _tiles(result: Any, cost: dict[str, Any]) -> Tiles:
         ),
     ]  # fmt: skip
     if "accuracy" in last:
-        note = f"chosen above rejected, {first['accuracy']:.0%} before"
+        note = f"{PREFERRED[result.config['stage']]}, {first['accuracy']:.0%} before"
         tiles.append(Tile(label="accuracy", value=f"{last['accuracy']:.0%}", note=note))
     if "kl" in last:
         tiles.append(Tile(label="KL from the reference", value=f"{last['kl']:.3g}",
@@ -99,8 +105,8 @@ def _rewards(result: Any) -> list[Text | LineChart]:
         "the reference, summed over its tokens; means over the held-out examples."
     )
     charts = [_chart("Implicit rewards", "nats x beta", result.evaluations, REWARDS[stage])]
-    if stage == "dpo":
-        accuracy = {"accuracy": "chosen above rejected"}
+    if stage in PREFERRED:
+        accuracy = {"accuracy": PREFERRED[stage]}
         charts.append(_chart("Accuracy", "fraction of pairs", result.evaluations, accuracy))
     return [Text(text), *(chart for chart in charts if chart is not None)]
 
@@ -146,7 +152,7 @@ def _chart(
     series = [
         Series(name=label, x=[r["step"] for r in records], y=[r[key] for r in records])
         for key, label in lines.items()
-        if records and all(key in r for r in records)
+        if records and all(key in r for r in records)  # no held-out response may have a label
     ]
     if not series:
         return None

@@ -9,7 +9,7 @@
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -18,10 +18,18 @@ from torch import Tensor, nn
 
 from meristem_core import derive_seed, shuffled_indices
 from meristem_core.command import UsageError
-from meristem_losses import TokenStats, fused_loss, next_token_targets, token_logprobs
-from meristem_losses.hf import head_options, hidden_states, score
-from meristem_posttrain._data import Encoded, Rows, pad
-from meristem_posttrain._objective import Objective
+from meristem_losses import (
+    TokenStats,
+    fused_loss,
+    kto_reference_point,
+    next_token_targets,
+    token_advantages,
+    token_forward_kl,
+    token_logprobs,
+)
+from meristem_losses.hf import head_of, head_options, hidden_states, score
+from meristem_posttrain._data import Encoded, Rows, length, pad
+from meristem_posttrain._objective import Given, Objective
 from meristem_posttrain._single import SingleProcess
 
 WARMUP, FINAL_RATE, CLIP_NORM = 0.1, 0.1, 1.0
@@ -82,6 +90,11 @@ def fit(
             f"{world} processes cannot share a batch of {schedule.batch} evenly; "
             "use a number of processes that divides it"
         )
+    if objective.mismatched and schedule.batch < 2:
+        raise UsageError(
+            f"{objective.name} compares responses with other prompts of the batch; use a batch of "
+            "at least 2"
+        )
     for step in range(start, schedule.steps):
         before(step)
         first = step * schedule.batch
@@ -115,13 +128,17 @@ def _step(
     tokens = float(sum(len(r) for example in batch for r in example.responses))
     size = len(mine) if objective.coupled else schedule.micro_batch
     parts = [mine[i : i + size] for i in range(0, len(mine), size)]
+    point = None
+    if objective.mismatched and reference is not None:
+        point = _reference_point(model, reference, batch, objective, schedule, accelerator)
     total = torch.zeros((), device=accelerator.device)
     for i, part in enumerate(parts):
         last = i + 1 == len(parts)
         with nullcontext() if last else accelerator.no_sync(model):
             rows = pad(part, 0)
             counts = {"tokens": tokens, "examples": float(len(batch))}
-            loss = _loss(model, reference, rows, objective, counts, accelerator)
+            given = Given(examples=len(part), values=rows.values, reference_point=point)
+            loss = _loss(model, reference, rows, objective, counts, given, accelerator)
             # processes are averaged, the loss is a sum over them
             accelerator.backward(loss * accelerator.num_processes)
         total += loss.detach()
@@ -138,12 +155,45 @@ def _step(
     return value, size_of_gradient
 
 
+def _reference_point(
+    model: nn.Module,
+    reference: nn.Module,
+    batch: list[Encoded],
+    objective: Objective,
+    schedule: Schedule,
+    accelerator: Accelerator | SingleProcess,
+) -> Tensor:
+    """Return KTO's k: each prompt of the batch with the response to the next.
+
+    A response is cut where the row would be longer than every example of the batch.
+    """
+    longest = max(map(length, batch))
+    mixed = [
+        Encoded(prompt=e.prompt, responses=(other.responses[0][: longest - len(e.prompt)],))
+        for e, other in zip(batch, batch[1:] + batch[:1], strict=True)
+    ]
+    mine = mixed[accelerator.process_index :: accelerator.num_processes]
+    total = torch.zeros((), device=accelerator.device)
+    with torch.no_grad(), accelerator.autocast():
+        for start in range(0, len(mine), schedule.micro_batch):
+            rows = pad(mine[start : start + schedule.micro_batch], 0)
+            ids, response = rows.ids.to(total.device), rows.response.to(total.device)
+            attention = rows.attention.to(total.device)
+            inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": attention}
+            stats, _ = score(model, ids, response, **inputs)
+            ref, _ = score(reference, ids, response, **inputs)
+            total += token_advantages(stats, ref).sum()
+    summed: Any = accelerator.reduce(total, "sum")
+    return kto_reference_point(summed[None] / len(batch))
+
+
 def _loss(
     model: nn.Module,
     reference: nn.Module | None,
     rows: Rows,
     objective: Objective,
     counts: dict[str, float],
+    given: Given,
     accelerator: Accelerator | SingleProcess,
 ) -> Tensor:
     """Return this part's share of the batch's loss."""
@@ -151,30 +201,53 @@ def _loss(
     ids, response = rows.ids.to(device), rows.response.to(device)
     inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": rows.attention.to(device)}
     targets, mask = next_token_targets(ids, response)
+    count = given.examples
+    if given.values is not None:
+        given = replace(given, values=given.values.to(device))
 
-    def share(stats: TokenStats, other: TokenStats | None) -> Tensor:
-        values = objective.values(stats, other)
+    def share(stats: TokenStats, other: TokenStats | None, given: Given) -> Tensor:
+        values = objective.values(stats, other, given)
         return values.sum() / counts["tokens" if values.dim() == 2 else "examples"]
 
     with accelerator.autocast():
+        hidden, auxiliary = hidden_states(model, **inputs)
         other = None
-        if reference is not None and objective.reference:
+        if objective.forward_kl and reference is not None:
+            kl = _forward_kl(model, hidden, reference, mask, inputs)
+            given = replace(given, forward_kl=kl)
+        elif objective.reference and reference is not None:
             with torch.no_grad():
                 other, _ = score(
                     reference, ids, response, statistics=objective.statistics, **inputs
                 )
-        hidden, auxiliary = hidden_states(model, **inputs)
         options = {**head_options(model), **asdict(objective.statistics)}
-        count = len(ids) if objective.stage == "sft" else len(ids) // 2
-        if objective.coupled:
-            value = share(token_logprobs(hidden, targets=targets, mask=mask, **options), other)
+        if objective.coupled or objective.forward_kl:
+            stats = token_logprobs(hidden, targets=targets, mask=mask, **options)
+            value = share(stats, other, given)
         else:
             groups = torch.arange(count, device=device).repeat(len(ids) // count)
             value = fused_loss(
                 hidden, targets=targets, mask=mask, groups=groups,
                 loss=lambda stats, index: share(
-                    stats, None if other is None else other.select(index)
+                    stats, None if other is None else other.select(index), given.select(index)
                 ),
                 **options,
             ).value  # fmt: skip
     return value if auxiliary is None else value + auxiliary * (count / counts["examples"])
+
+
+def _forward_kl(
+    model: nn.Module, hidden: Tensor, reference: nn.Module, mask: Tensor, inputs: dict[str, Any]
+) -> Tensor:
+    with torch.no_grad():
+        ref_hidden, _ = hidden_states(reference, **inputs)
+    head, ref_head = head_of(model), head_of(reference)
+    if any(h.softcap is not None or h.bias is not None for h in (head, ref_head)):
+        raise UsageError("this loss does not serve heads with a soft-cap or a bias; take another")
+    return token_forward_kl(
+        hidden * head.scale,
+        head.weight,
+        ref_hidden=ref_hidden * ref_head.scale,
+        ref_weight=ref_head.weight,
+        mask=mask,
+    )
