@@ -2,10 +2,12 @@
 
     python benchmarks/head.py                                                  # the README's tables
     uv run --with cut-cross-entropy python benchmarks/head.py --with-cce       # with Apple's
+    python benchmarks/head.py --tables buffers                                 # one of them
     python benchmarks/head.py --tokens 256 --vocabulary 2048 --rounds 1        # a smoke run
 
-Ways alternate within a round; ratios are of one round. Peak memory is that of tensors alive above
-inputs and gradients, by the profiler's allocation record. Values and gradients are compared first.
+Ways alternate within a round; ratios are of one round. Peak memory is that of tensors alive, by the
+profiler's allocation record: above the inputs, with the gradients that every way ends with, and
+above inputs and gradients. Values and gradients are compared first.
 """
 
 import argparse
@@ -15,12 +17,13 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 os.environ["KINETO_LOG_LEVEL"] = "99"
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import cross_entropy, linear, logsigmoid
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.checkpoint import checkpoint
 
@@ -30,7 +33,6 @@ from meristem_losses import (
     nll_loss,
     preference_pairs,
     token_logprobs,
-    token_logprobs_from_logits,
 )
 
 Way = Callable[[Tensor, Tensor], Tensor]
@@ -72,6 +74,26 @@ def nll_ways(targets: Tensor, mask: Tensor, cce: bool) -> dict[str, Way]:
     return ways
 
 
+def buffer_ways(targets: Tensor) -> dict[str, Way]:
+    """Return both schedules with buffers of several sizes."""
+    n = targets.numel()
+
+    def one_pass(h: Tensor, w: Tensor, rows: int) -> Tensor:
+        def share(stats, _):
+            return nll_loss(stats).sum() / n
+
+        return fused_loss(h, w, targets, loss=share, chunk_tokens=rows).value
+
+    def recompute(h: Tensor, w: Tensor, rows: int) -> Tensor:
+        return nll_loss(token_logprobs(h, w, targets, chunk_tokens=rows)).sum() / n
+
+    return {
+        f"{name}, {rows} tokens": partial(way, rows=rows)
+        for name, way in (("one pass", one_pass), ("recompute", recompute))
+        for rows in (64, 128, 256, 512, 1024)
+    }
+
+
 def torch_ways(labels: Tensor, n: int) -> dict[str, Way]:
     """Return torch's own fused operation where the installed torch has one."""
     fused = getattr(torch.nn.functional, "linear_cross_entropy", None)
@@ -109,8 +131,9 @@ def dpo_ways(targets: Tensor, mask: Tensor, reference: Tensor) -> dict[str, Way]
     groups = torch.arange(pairs).repeat(2)
 
     def plain(h: Tensor, w: Tensor) -> Tensor:
-        stats = token_logprobs_from_logits(linear(h, w), targets, mask=mask)
-        return dpo_loss(preference_pairs(stats, ref)).mean()
+        logp = linear(h, w).log_softmax(2).gather(2, targets[..., None])[..., 0]
+        new, old = (logp * mask).sum(1).chunk(2), ref.logprobs.sum(1).chunk(2)
+        return -logsigmoid(0.1 * (new[0] - old[0] - new[1] + old[1])).mean()
 
     def in_groups(h: Tensor, w: Tensor) -> Tensor:
         def share(stats, rows):
@@ -143,7 +166,7 @@ def step(way: Way, hidden: Tensor, weight: Tensor) -> list[Tensor]:
 
 
 def peak_bytes(way: Way, hidden: Tensor, weight: Tensor) -> int:
-    """Return the highest running sum of CPU allocations, less the gradients."""
+    """Return the highest running sum of CPU allocations: what is alive besides the inputs."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         step(way, hidden, weight)
     total = highest = 0
@@ -151,7 +174,7 @@ def peak_bytes(way: Way, hidden: Tensor, weight: Tensor) -> int:
         if event.name() == "[memory]":
             total += event.nbytes()
             highest = max(highest, total)
-    return highest - hidden.nbytes - weight.nbytes
+    return highest
 
 
 def compare(title: str, ways: dict[str, Way], hidden: Tensor, weight: Tensor, rounds: int) -> None:
@@ -170,14 +193,20 @@ def compare(title: str, ways: dict[str, Way], hidden: Tensor, weight: Tensor, ro
             step(way, hidden, weight)
             seconds[name].append(time.perf_counter() - start)
     memory = {name: peak_bytes(way, hidden, weight) for name, way in ways.items()}
-    print(f"\n{title}\n")
-    print("| way | seconds | time / plain (range) | MiB | plain / memory |")
-    print("|---|---|---|---|---|")
+    gradients = hidden.nbytes + weight.nbytes
+    print(f"\n{title}; gradients {gradients / 2**20:.0f} MiB\n")
+    print(
+        "| way | seconds | time / plain (range) | MiB | plain / it | above gradients | plain / it |"
+    )
+    print("|---|---|---|---|---|---|---|")
     for name, found in seconds.items():
         ratios = [x / y for x, y in zip(found, seconds["plain"], strict=True)]
         span = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
-        size = f"{memory[name] / 2**20:.0f} | {memory['plain'] / max(memory[name], 1):.0f}"
-        print(f"| {name} | {statistics.median(found):.2f} | {span} | {size} |", flush=True)
+        cells = [name, f"{statistics.median(found):.2f}", span]
+        for less in (0, gradients):
+            size = memory[name] - less
+            cells += [f"{size / 2**20:.0f}", f"{(memory['plain'] - less) / max(size, 1):.1f}"]
+        print("| " + " | ".join(cells) + " |", flush=True)
 
 
 def problem(rows: int, positions: int, vocabulary: int, width: int) -> tuple[Tensor, ...]:
@@ -195,21 +224,38 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=32768)
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)
     parser.add_argument("--with-cce", action="store_true")
     a = parser.parse_args()
     n, v, d = a.tokens, a.vocabulary, a.width
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", *installed())]
     print(f"{datetime.date.today()}, {', '.join(versions)}, {torch.get_num_threads()} threads")
 
+    if "nll" in a.tables:
+        nll_tables(n, v, d, a.rounds, cce=a.with_cce)
+    if "growth" in a.tables:
+        growth_tables(n, v, d, a.rounds)
+    if "buffers" in a.tables:
+        hidden, weight, targets = problem(1, n, v, d)
+        whole = torch.ones_like(targets, dtype=torch.bool)
+        ways = {"plain": nll_ways(targets, whole, False)["plain"], **buffer_ways(targets)}
+        compare("NLL, size of the buffer", ways, hidden, weight, a.rounds)
+    if "dpo" in a.tables:
+        dpo_table(n, v, d, a.rounds)
+
+
+def nll_tables(n: int, v: int, d: int, rounds: int, *, cce: bool) -> None:
+    """Print likelihood against every peer, and with half of the tokens masked."""
     hidden, weight, targets = problem(1, n, v, d)
     whole = torch.ones_like(targets, dtype=torch.bool)
-    ways = nll_ways(targets, whole, a.with_cce)
-    compare(f"NLL, {n} tokens x {v} x {d}", ways, hidden, weight, a.rounds)
-
+    compare(f"NLL, {n} tokens x {v} x {d}", nll_ways(targets, whole, cce), hidden, weight, rounds)
     half = torch.arange(n)[None] >= n // 2
     some = {k: w for k, w in nll_ways(targets, half, False).items() if k in NARROW}
-    compare("NLL, half of the tokens masked", some, hidden, weight, a.rounds)
+    compare("NLL, half of the tokens masked", some, hidden, weight, rounds)
 
+
+def growth_tables(n: int, v: int, d: int, rounds: int) -> None:
+    """Print likelihood at half of one size after the other."""
     for title, (n_, v_, d_) in {
         "half the tokens": (n // 2, v, d), "half the vocabulary": (n, v // 2, d),
         "half the width": (n, v, d // 2),
@@ -217,18 +263,22 @@ def main() -> None:
         hidden, weight, targets = problem(1, n_, v_, d_)
         whole = torch.ones_like(targets, dtype=torch.bool)
         some = {k: w for k, w in nll_ways(targets, whole, False).items() if k in NARROW}
-        compare(f"NLL, {title}: {n_} x {v_} x {d_}", some, hidden, weight, a.rounds)
+        compare(f"NLL, {title}: {n_} x {v_} x {d_}", some, hidden, weight, rounds)
 
+
+def dpo_table(n: int, v: int, d: int, rounds: int) -> None:
+    """Print four pairs."""
     hidden, weight, targets = problem(8, n // 8, v, d)
     g = torch.Generator().manual_seed(1)
     shift = 0.1 * torch.randn(hidden.shape, generator=g)
     reference = ((hidden + shift).detach(), weight.detach())
     whole = torch.ones_like(targets, dtype=torch.bool)
     ways = dpo_ways(targets, whole, reference)
-    compare(f"DPO, 4 pairs of 2 x {n // 8} tokens", ways, hidden, weight, a.rounds)
+    compare(f"DPO, 4 pairs of 2 x {n // 8} tokens", ways, hidden, weight, rounds)
 
 
 NARROW = ("plain", "one pass", "recompute")
+TABLES = ("nll", "growth", "buffers", "dpo")
 
 
 def installed() -> list[str]:

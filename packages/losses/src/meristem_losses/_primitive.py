@@ -84,9 +84,12 @@ def token_logprobs(
         log_collision=log_collision,
         top_k_entropy=top_k_entropy,
     )
+    whole = mask is None
     mask = check(hidden, weight, targets, mask, bias, options)
     hidden, weight = operands(hidden, weight)
-    rows, labels = hidden[mask], targets[mask]
+    # indexing copies, a view does not
+    rows = hidden.flatten(0, 1) if whole else hidden[mask]
+    labels = targets[mask]
     size = chunk_rows(weight, chunk_tokens)
     trains_head = weight.requires_grad or (bias is not None and bias.requires_grad)
     if trains_head or entropy or mean_logit:
