@@ -130,8 +130,9 @@ def _folds(image: Points) -> tuple[Any, Any]:
 def sentence(found: Finding) -> str:
     """Return the finding in one sentence."""
     text = (
-        f"the equation h F = G h holds within {found.residual:.2g} at {found.points:,} points of the square of "
-        f"half-side {found.edge:.3g} around the {found.point_kind} point of {found.system}"
+        f"the equation h F = G h holds within {found.residual:.2g} at {found.points:,} points of "
+        f"the square of half-side {found.edge:.3g} around the {found.point_kind} point of "
+        f"{found.system}"
     )
     if found.folds:
         return f"{text}, but h does not keep the order at {found.folds} of them"
