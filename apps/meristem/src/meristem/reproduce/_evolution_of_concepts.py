@@ -147,7 +147,6 @@ def _page(rows: Sequence[Row], runs: Sequence[Trained], trajectories: Sequence[T
         )
         for row in rows
     ]
-    overlay = [Section(title="Beside Pythia", blocks=_overlay(runs, trajectories))]
     return Page(
         title="Evolution of Concepts, reproduced",
         subtitle="arXiv 2509.17196 at the scale of a laptop: "
@@ -155,7 +154,7 @@ def _page(rows: Sequence[Row], runs: Sequence[Trained], trajectories: Sequence[T
         sections=[
             Section(title="Verdicts", blocks=[Text(CAVEATS), Checks(checks)]),
             Section(title="Curves of every seed", blocks=_curves(runs)),
-            *(overlay if trajectories else []),
+            *_overlay(runs, trajectories),
         ],
     )
 
@@ -182,8 +181,10 @@ def _curves(runs: Sequence[Trained]) -> list[LineChart]:
     ]  # fmt: skip
 
 
-def _overlay(runs: Sequence[Trained], trajectories: Sequence[Trajectory]) -> list[Text | LineChart]:
-    """Return accuracy of Pythia and emergence here, each over its own training."""
+def _overlay(runs: Sequence[Trained], trajectories: Sequence[Trajectory]) -> list[Section]:
+    """Return accuracy of Pythia, if it is there, and emergence here, over their own training."""
+    if not trajectories:
+        return []
     measured = runs[0].evolved.measured
     emerged = [sum(measured.emergence["0.5"][: place + 1]) for place in range(len(measured.steps))]
     ours = Series(
@@ -199,7 +200,7 @@ def _overlay(runs: Sequence[Trained], trajectories: Sequence[Trajectory]) -> lis
         )
         for each in trajectories
     ]
-    return [
+    blocks = [
         Text(
             "The paper sees the features of Pythia turn at about step 1000. Its public evaluations "
             "leave chance between steps 512 and 3000."
@@ -218,3 +219,4 @@ def _overlay(runs: Sequence[Trained], trajectories: Sequence[Trajectory]) -> lis
             series=[Series(name=each.task, x=each.steps, y=each.accuracy) for each in trajectories],
         ),
     ]
+    return [Section(title="Beside Pythia", blocks=blocks)]
