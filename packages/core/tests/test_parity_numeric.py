@@ -35,7 +35,7 @@ def test_bootstrap_intervals_equal_scipy_on_the_same_resamples(ours, name):
     x = np.random.default_rng(3).gamma(1.0, size=30)
     found = ours(lambda rows: float(x[rows].mean()), 30, rng=np.random.default_rng(5))
     known = scipy.stats.bootstrap(
-        (x,), np.mean, n_resamples=2000, method=name, rng=np.random.default_rng(5)
+        (x,), np.mean, n_resamples=2000, method=name, random_state=np.random.default_rng(5)
     ).confidence_interval
     assert_close([found.low, found.high], [known.low, known.high])
 

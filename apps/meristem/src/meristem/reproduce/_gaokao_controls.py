@@ -20,8 +20,10 @@ from meristem.reproduce._gaokao_scores import (
     row_of,
 )
 from meristem_core import bootstrap_interval, stream
+from meristem_core.command import UsageError
 from meristem_rasch import (
     CML,
+    DataError,
     Responses,
     difficulty_alignment,
     item_fit,
@@ -71,7 +73,10 @@ def human_variance(settings: Settings) -> Row:
 
 def real_labels(settings: Settings) -> Row:
     """Reproduced: real labels explain nothing (R^2 < 0.05); refuted: surely more than 0.2."""
-    table = read_table(settings.data / CODE)
+    try:
+        table = read_table(settings.data / CODE)
+    except DataError as error:
+        raise UsageError(f"MERISTEM_DATA: {error}") from error
     systems, items = (sorted(set(table.text(name))) for name in ("model", "question_id"))
     row, column = ({name: k for k, name in enumerate(names)} for names in (systems, items))
     rates = np.full((len(systems), len(items)), np.nan)
