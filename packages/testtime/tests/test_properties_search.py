@@ -445,7 +445,7 @@ write_json(folder / "result.json", [
 """
 
 
-@pytest.mark.parametrize("at", [0.5, 0.8])
+@pytest.mark.parametrize("at", [0.4, 0.6])
 def test_a_killed_search_resumes_bit_for_bit(tmp_path, at):
     folder = tmp_path / "run"
     both = kill_and_resume([sys.executable, "-c", RUN, str(folder)], folder, at=at)
