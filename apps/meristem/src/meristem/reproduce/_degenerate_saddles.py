@@ -14,8 +14,6 @@ The text was not at hand; the six conditions follow summaries. Rules, written be
 """
 
 import math
-import time
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -23,36 +21,22 @@ import numpy as np
 
 import meristem_dynamics as md
 from meristem._rows import Row, Verdict
+from meristem.reproduce._parts import Claim, run_parts
 from meristem_core import stream
-from meristem_core.command import progress_bar
 
 DEGREES = {True: [(1, 1), (2, 1)], False: [(1, 1), (1, 2), (2, 1), (2, 2)]}
 WEDGE_ORDER, WEDGE_REACH = 6, 0.02
 ERRORS = (1e-6, 1e-7, 1e-8)
 EDGE = 0.12
 SOURCE = "2502.17151 abstract"
-Claim = tuple[str, str, str, float | str, int, Verdict, str]  # up to `note` without intervals
 Form = dict[tuple[int, int], Fraction]
-Part = Callable[[bool, int], Claim]
 
 
 def reproduce(out: Path, quick: bool, seed: int) -> list[Row]:
     """Run every part; nothing is kept in `out`."""
-    parts: tuple[Part, ...] = (_manifolds, _conjugacy, _shadowing, _line, _controls, _necessity)
-    rows: list[Row] = []
-    with progress_bar("claims") as show:
-        for i, part in enumerate(parts):
-            start = time.perf_counter()
-            claim, source, claimed, measured, n, verdict, note = part(quick, seed)
-            rows.append(
-                Row(
-                    claim=claim, source=source, claimed=claimed, measured=measured, low=None,
-                    high=None, n=n, verdict=verdict, note=note,
-                    seconds=time.perf_counter() - start, seed=seed,
-                )
-            )  # fmt: skip
-            show(i + 1, len(parts), {})
-    return rows
+    return run_parts(
+        (_manifolds, _conjugacy, _shadowing, _line, _controls, _necessity), quick, seed
+    )
 
 
 def round_forms(k: int, k2: int) -> tuple[Form, Form]:

@@ -14,8 +14,6 @@ that of stability, which was written after a coarser run had shown steeper slope
 - expansivity: pairs at distance 1e-3 w part to 0.05 w^(1 + beta) within 40 steps
 """
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +21,8 @@ import numpy as np
 
 import meristem_dynamics as md
 from meristem._rows import Row, Verdict
+from meristem.reproduce._parts import Claim, run_parts
 from meristem_core import stream
-from meristem_core.command import progress_bar
 
 EXPONENTS = {True: ("0.3",), False: ("0.2", "0.3", "0.45")}  # a
 SOURCE = "2502.16497 abstract"
@@ -32,27 +30,11 @@ ENTRY = 0.3  # where passages begin, along the contracting direction
 KICK = 1e-3
 SETTLE = 30
 BELOW = 0.08
-Claim = tuple[str, str, str, float | str, int, Verdict, str]
-Part = Callable[[bool, int], Claim]
 
 
 def reproduce(out: Path, quick: bool, seed: int) -> list[Row]:
     """Run every part; nothing is kept in `out`."""
-    parts: tuple[Part, ...] = (_rates, _gains, _relation, _ratio, _stability, _expansivity)
-    rows: list[Row] = []
-    with progress_bar("claims") as show:
-        for i, part in enumerate(parts):
-            start = time.perf_counter()
-            claim, source, claimed, measured, n, verdict, note = part(quick, seed)
-            rows.append(
-                Row(
-                    claim=claim, source=source, claimed=claimed, measured=measured, low=None,
-                    high=None, n=n, verdict=verdict, note=note,
-                    seconds=time.perf_counter() - start, seed=seed,
-                )
-            )  # fmt: skip
-            show(i + 1, len(parts), {})
-    return rows
+    return run_parts((_rates, _gains, _relation, _ratio, _stability, _expansivity), quick, seed)
 
 
 def passages(f: md.Map, nearest: Any, *, before: int, after: int) -> Any:
