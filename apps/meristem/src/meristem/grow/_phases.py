@@ -9,6 +9,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,40 +95,43 @@ def measure_phases(
         result = folder / f"{step}.json"
         if not result.exists():
             model = lineage.model(step).to(accelerator.device)
-            measured = {
+            curves = {
                 name: _measure(model, rows[name], tables, folder, f"{name}.{step}")
                 for name in names
             }
-            texts = {
+            samples = {
                 name: tokenizer.decode(continue_text(model, prompt, tokens=CONTINUATION, seed=seed))
                 for name, prompt in prompts.items()
             }
             gain = induction_gain(model, scale.context, seed=seed)
-            write_json(result, {"curves": measured, "samples": texts, "induction": gain})
+            write_json(result, {"curves": curves, "samples": samples, "induction": gain})
         progress(done, len(mine), {})
     accelerator.wait_for_everyone()
     if not accelerator.is_main_process:
         return None
-    found = [read_json(folder / f"{step}.json") for step in lineage.steps]
-    domains: dict[str, Learning] = {}
-    for name in names:
-        curves = {
-            key: [each["curves"][name][key] for each in found] for key in ("loss", *DIVERGENCES)
-        }
-        domains[name] = Learning(
-            **curves,
-            **_measure_ngrams(rows[name], ngrams, folder / f"{name}.ngrams.npy"),
-            tokens=rows[name][:, 1:].numel(),
-            prompt=tokenizer.decode(prompts[name]),
-            samples=[each["samples"][name] for each in found],
-        )
+    measured = [read_json(folder / f"{step}.json") for step in lineage.steps]
     return Phases(
         steps=lineage.steps,
-        domains=domains,
+        domains={
+            name: Learning(
+                **_curves(measured, name),
+                **_measure_ngrams(rows[name], ngrams, folder / f"{name}.ngrams.npy"),
+                tokens=rows[name][:, 1:].numel(),
+                prompt=tokenizer.decode(prompts[name]),
+                samples=[each["samples"][name] for each in measured],
+            )
+            for name in names
+        },
         unigram_entropy=ngrams.unigram_entropy,
         bigram_entropy=ngrams.bigram_entropy,
-        induction=[each["induction"] for each in found],
+        induction=[each["induction"] for each in measured],
     )
+
+
+def _curves(measured: Sequence[dict[str, Any]], domain: str) -> dict[str, list[float]]:
+    return {
+        key: [each["curves"][domain][key] for each in measured] for key in ("loss", *DIVERGENCES)
+    }
 
 
 def load_losses(
