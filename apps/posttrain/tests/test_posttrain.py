@@ -43,6 +43,11 @@ def words(stage, model_dir, data, out, *more):
     ]  # fmt: skip
 
 
+def run(command):
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-6000:]
+
+
 def result(out):
     return json.loads((out / "result.json").read_text())
 
@@ -293,7 +298,7 @@ def test_two_processes_train_as_one(stage, still, data, tmp_path):
     assert main(words(stage, still, data, one, "--steps", "4")) == 0
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = [*start, "-m", "meristem_posttrain", *words(stage, still, data, two, "--steps", "4")]
-    subprocess.run(command, check=True, capture_output=True)
+    run(command)
     assert training_losses(one) == pytest.approx(training_losses(two), rel=1e-4)
     first, second = (
         AutoModelForCausalLM.from_pretrained(out / "model").state_dict() for out in (one, two)
@@ -426,7 +431,7 @@ def test_a_killed_run_ends_with_the_same_bits(model_dir, data, tmp_path):
         start = [sys.executable, "-m", "meristem_posttrain"]
         return [*start, *words("dpo", model_dir, data, out, *more)]
 
-    subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
+    run(command(tmp_path / "whole"))
     out, drawn = tmp_path / "killed", random.Random(0)
     journal = out / "metrics.jsonl"
     for low, high in ((25, 60), (70, 120)):
@@ -436,6 +441,6 @@ def test_a_killed_run_ends_with_the_same_bits(model_dir, data, tmp_path):
                 time.sleep(0.005)
                 assert process.poll() is None, "the run ended before it was killed"
             process.send_signal(signal.SIGKILL)
-    subprocess.run(command(out), check=True, capture_output=True)
+    run(command(out))
     assert (out / "result.json").read_bytes() == (tmp_path / "whole" / "result.json").read_bytes()
     assert model_hash(out) == model_hash(tmp_path / "whole")

@@ -97,10 +97,11 @@ def posttrain(config: PosttrainConfig, *, say: Callable[[str], None]) -> Posttra
     except (ValueError, OSError) as error:
         raise UsageError(f"--out {error}") from error
     with hold:
-        say(
-            f"{config.out}: {objective.name} on {len(data.train)} examples, {steps} steps of "
-            f"{config.batch}; {len(data.held_out)} held out, {data.left_out} too long"
-        )
+        if accelerator.is_main_process:
+            say(
+                f"{config.out}: {objective.name} on {len(data.train)} examples, {steps} steps of "
+                f"{config.batch}; {len(data.held_out)} held out, {data.left_out} too long"
+            )
         run = _Run(config, objective, schedule, data, accelerator, stored, tokenizer)
         return run.finish(model)
 
@@ -156,8 +157,12 @@ class _Run:
                 seed=self.config.seed, accelerator=self.accelerator, start=start, before=before,
                 after=lambda step, found: self._log(step, found, metrics, progress),
             )  # fmt: skip
-        self.accelerator.wait_for_everyone()
-        return self._result(bare, time.perf_counter() - begin)
+        result = self._result(bare, time.perf_counter() - begin) if main else None
+        self.accelerator.wait_for_everyone()  # none leaves while another may still need it
+        self.accelerator.end_training()
+        if result is None:
+            sys.exit(0)
+        return result
 
     def _evaluate(self, model: Any, reference: Any) -> dict[str, Any]:
         model.eval()
@@ -207,8 +212,6 @@ class _Run:
         return checkpoint.step
 
     def _result(self, model: Any, seconds: float) -> Posttrained:
-        if not self.accelerator.is_main_process:
-            sys.exit(0)
         with Journal(self.out / "evaluations.jsonl") as journal:
             evaluations = list(journal)
         with Journal(self.out / "metrics.jsonl") as journal:
