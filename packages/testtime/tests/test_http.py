@@ -98,7 +98,7 @@ def test_nobody_there():
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
     with (
         http.ChatEngine(url, "sums", retries=0) as engine,
-        pytest.raises(tt.EngineError, match=r"ConnectError.*check that the server runs"),
+        pytest.raises(tt.EngineError, match=r"ClientConnectorError.*check that the server runs"),
     ):
         ask(engine)
 

@@ -203,7 +203,7 @@ def test_large_questions_use_probabilities(make):
 def test_the_import_is_light():
     code = (
         "import sys, meristem_testtime; "
-        "print([m for m in ('torch', 'transformers', 'scipy', 'httpx') if m in sys.modules])"
+        "print([m for m in ('torch', 'transformers', 'scipy', 'aiohttp') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -5,12 +5,15 @@
 """
 
 import asyncio
+import json
 import random
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, cast
+from urllib.parse import urlsplit
 
-import httpx
+import aiohttp
 
 from meristem_testtime._engine import EngineError
 from meristem_testtime._loop import LoopThread
@@ -40,8 +43,8 @@ class Transport:
     def __init__(
         self, url: str, *, key: str | None, timeout: float | int, retries: int, concurrency: int
     ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError(f"url is {url!r}; it starts with http:// or https://")
+        if not url.startswith(("http://", "https://")) or not urlsplit(url).hostname:
+            raise ValueError(f"url is {url!r}; it starts with http:// or https:// and a host")
         if concurrency < 1 or retries < 0 or not timeout > 0:
             raise ValueError(
                 f"concurrency ({concurrency}) must be at least 1, retries ({retries}) at least 0, "
@@ -50,12 +53,8 @@ class Transport:
         self.url, self.timeout, self.retries = url.rstrip("/"), timeout, retries
         self._free = asyncio.Semaphore(concurrency)
         self._loop = LoopThread()
-        self._client = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=timeout,
-            limits=httpx.Limits(max_connections=concurrency),
-            trust_env=False,
-        )
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._session = self._loop.wait(_opened(headers, timeout, concurrency))
 
     async def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Return the server's answer.
@@ -70,7 +69,7 @@ class Transport:
     def close(self) -> None:
         """Close the connections."""
         try:
-            self._loop.wait(self._client.aclose())
+            self._loop.wait(self._session.close())
         finally:
             self._loop.close()
 
@@ -82,18 +81,18 @@ class Transport:
             )
             try:
                 async with self._free:
-                    answer = await self._client.post(self.url + path, json=body)
-            except httpx.TimeoutException:
+                    answer = await self._answer(path, body)
+            except TimeoutError:
                 cause = f"no answer within {self.timeout:g} s"
-            except httpx.TransportError as error:
+            except aiohttp.ClientError as error:
                 cause = f"{type(error).__name__}: {error}"
             else:
-                if answer.is_success:
+                if 200 <= answer.status < 300:
                     return self._parsed(answer)
-                cause = f"HTTP {answer.status_code}: {_message(answer)}"
-                if answer.status_code not in RETRIED:
+                cause = f"HTTP {answer.status}: {_message(answer)}"
+                if answer.status not in RETRIED:
                     raise EngineError(f"{self.url}{path}: {cause}")
-                asked = retry_after(answer.headers.get("Retry-After"))
+                asked = retry_after(answer.retry_after)
                 if asked is not None and asked > LONGEST_WAIT:
                     raise EngineError(
                         f"{self.url}{path}: {cause}; it asks to wait {asked:.0f} s, more than "
@@ -107,11 +106,37 @@ class Transport:
             "runs, then start again: a journal goes on from here"
         )
 
-    def _parsed(self, answer: httpx.Response) -> dict[str, Any]:
+    async def _answer(self, path: str, body: dict[str, Any]) -> "_Answer":
+        async with self._session.post(self.url + path, json=body) as answer:
+            return _Answer(answer.status, answer.headers.get("Retry-After"), await answer.read())
+
+    def _parsed(self, answer: "_Answer") -> dict[str, Any]:
         found = _json(answer)
         if found is None:
-            raise EngineError(f"{self.url}: not a JSON object but {answer.text[:SHOWN]!r}")
+            raise EngineError(f"{self.url}: not a JSON object but {answer.text!r}")
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    retry_after: str | None
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        """Return the beginning, for a message."""
+        return self.body.decode(errors="replace")[:SHOWN]
+
+
+async def _opened(
+    headers: dict[str, str], timeout: float | int, concurrency: int
+) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        headers=headers,
+        timeout=aiohttp.ClientTimeout(total=timeout),
+        connector=aiohttp.TCPConnector(limit=concurrency),
+    )
 
 
 def retry_after(header: str | None) -> float | None:
@@ -129,15 +154,15 @@ def retry_after(header: str | None) -> float | None:
     return max((moment.astimezone(UTC) - datetime.now(UTC)).total_seconds(), 0.0)
 
 
-def _json(answer: httpx.Response) -> dict[str, Any] | None:
+def _json(answer: _Answer) -> dict[str, Any] | None:
     try:
-        found = answer.json()
+        found = json.loads(answer.body)
     except ValueError:
         return None
     return cast("dict[str, Any]", found) if isinstance(found, dict) else None
 
 
-def _message(answer: httpx.Response) -> str:
+def _message(answer: _Answer) -> str:
     """Return what the server says is wrong."""
     found = _json(answer) or {}
     error = found.get("error", found.get("message"))
