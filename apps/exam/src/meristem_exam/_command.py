@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -11,7 +11,10 @@ from meristem_core import write_atomic, write_json
 from meristem_core.command import UsageError
 from meristem_exam._choice import Method, Model
 from meristem_exam._exam import sit_exam
+from meristem_exam._facets import rate, read_ratings
+from meristem_exam._findings import Finding
 from meristem_exam._report import render_exam
+from meristem_exam._report_facets import facets_json, render_facets
 from meristem_exam._result import exam_json
 from meristem_exam._sources import read_evidence
 from meristem_rasch import ExistenceError, IdentificationError
@@ -36,10 +39,13 @@ class ExamConfig:
     """Column of the systems or persons."""
 
     item: Columns = ()
-    """Column of the items; several are joined."""
+    """Column of the items; several are joined (with --facet and --layout wide: score columns)."""
 
     score: str | None = None
     """Column of the scores."""
+
+    facet: Columns = ()
+    """Columns of raters and of whatever else takes part in a score: many-facet measurement."""
 
     max_score: str | None = None
     """Largest possible score: a number, or the column that holds it."""
@@ -94,16 +100,29 @@ def run(words: list[str]) -> int:
     """Read, measure, write the report and return the exit code."""
     config = tyro.cli(ExamConfig, prog="meristem exam", args=words)
     try:
-        evidence = read_evidence(config)
-        exam = sit_exam(evidence, model=config.model, method=config.method, seed=config.seed)
+        page, record, findings = _facets(config) if config.facet else _exam(config)
     except (ExistenceError, IdentificationError) as error:
         print(f"meristem exam: {error}", file=sys.stderr)
         return 3
     except ValueError as error:
         raise UsageError(str(error)) from error
-    write_atomic(config.out, render_exam(exam))
+    write_atomic(config.out, page)
     if config.json is not None:
-        write_json(config.json, exam_json(exam))
-    print("\n".join(each.text for each in exam.findings))
+        write_json(config.json, record)
+    print("\n".join(each.text for each in findings))
     print(f"report: {config.out}")
     return 0
+
+
+Results = tuple[str, dict[str, Any], list[Finding]]
+
+
+def _exam(config: ExamConfig) -> Results:
+    evidence = read_evidence(config)
+    exam = sit_exam(evidence, model=config.model, method=config.method, seed=config.seed)
+    return render_exam(exam), exam_json(exam), exam.findings
+
+
+def _facets(config: ExamConfig) -> Results:
+    study = rate(read_ratings(config))
+    return render_facets(study), facets_json(study), study.findings

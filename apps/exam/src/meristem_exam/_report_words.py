@@ -14,3 +14,8 @@ def fixed(x: float | int) -> str | None:
 def shown_of(shown: int, total: int, what: str) -> str:
     """Return the beginning of a caption that says how many rows are shown."""
     return "" if shown == total else f"{shown} of {total:,} {what}, all in the JSON; "
+
+
+def chance(p: float | int) -> str:
+    """Return a p-value with its sign of relation."""
+    return f"= {p:.2g}" if p >= 1e-4 else "< 0.0001"

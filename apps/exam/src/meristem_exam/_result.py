@@ -41,23 +41,23 @@ def exam_json(exam: "Exam") -> dict[str, Any]:
             "method": s.choice.method,
             "reason": s.choice.reason,
             "items": list(s.items),
-            "difficulty": _list(s.difficulty),
-            "difficulty_se": _list(s.difficulty_se),
-            "rate": _list(s.item_rate),
-            "discrimination": _list(s.discrimination),
+            "difficulty": numbers(s.difficulty),
+            "difficulty_se": numbers(s.difficulty_se),
+            "rate": numbers(s.item_rate),
+            "discrimination": numbers(s.discrimination),
             "loglik": s.loglik,
             "n_parameters": s.n_parameters,
             "dispersion": s.dispersion,
         },
         "persons": {
             "labels": list(s.systems),
-            "ability": _list(s.ability),
-            "ability_se": _list(s.ability_se),
-            "low": _list(s.low),
-            "high": _list(s.high),
+            "ability": numbers(s.ability),
+            "ability_se": numbers(s.ability_se),
+            "low": numbers(s.low),
+            "high": numbers(s.high),
             "best_rank": s.rank[:, 0].tolist(),
             "worst_rank": s.rank[:, 1].tolist(),
-            "rate": _list(s.rate),
+            "rate": numbers(s.rate),
             "reliability": _number(s.reliability),
         },
         "item_fit": {"labels": list(s.items), **_fit(s.item_fit)},
@@ -93,15 +93,16 @@ def _number(x: float) -> float | None:
     return float(x) if np.isfinite(x) else None
 
 
-def _list(x: np.ndarray) -> list[float | None]:
+def numbers(x: np.ndarray) -> list[float | None]:
+    """Return an array as JSON takes it: null where a number is not finite."""
     return [_number(value) for value in x.tolist()]
 
 
 def _fit(fit: Fit) -> dict[str, Any]:
     return {
-        "infit": _list(fit.infit),
-        "outfit": _list(fit.outfit),
-        "p_adjusted": _list(fit.p),
+        "infit": numbers(fit.infit),
+        "outfit": numbers(fit.outfit),
+        "p_adjusted": numbers(fit.p),
     }
 
 
@@ -138,7 +139,7 @@ def _alignment(exam: "Exam") -> dict[str, Any] | None:
         "rungs": [asdict(rung) for rung in a.rungs],
         "systems": list(a.systems),
         "system_r2": {
-            rung.name: _list(row) for rung, row in zip(a.rungs, a.system_r2, strict=True)
+            rung.name: numbers(row) for rung, row in zip(a.rungs, a.system_r2, strict=True)
         },
         "correlations": [asdict(each) for each in a.correlations],
         "undefined": [list(pair) for pair in a.undefined],
@@ -173,10 +174,10 @@ def _dif(exam: "Exam") -> dict[str, Any] | None:
         "focal": d.focal,
         "anchors": list(d.anchors),
         "labels": list(d.items),
-        "effect_logits": _list(d.effect),
-        "se": _list(d.se),
-        "p": _list(d.p),
-        "p_holm": _list(d.p_holm),
+        "effect_logits": numbers(d.effect),
+        "se": numbers(d.se),
+        "p": numbers(d.p),
+        "p_holm": numbers(d.p_holm),
         "class": list(d.classes),
     }
 
@@ -190,9 +191,9 @@ def _severity(study: "RaterStudy | None") -> dict[str, Any] | None:
         return None
     return {
         "labels": list(study.raters),
-        "severity": _list(study.severity),
-        "severity_se": _list(study.severity_se),
-        "infit": None if study.infit is None else _list(study.infit),
-        "fair_mean": None if study.fair is None else _list(study.fair),
+        "severity": numbers(study.severity),
+        "severity_se": numbers(study.severity_se),
+        "infit": None if study.infit is None else numbers(study.infit),
+        "fair_mean": None if study.fair is None else numbers(study.fair),
         "separation": study.separation,
     }

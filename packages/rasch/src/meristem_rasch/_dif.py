@@ -23,6 +23,7 @@ from scipy.stats import chi2, norm
 from meristem_rasch._calibration import Calibration
 from meristem_rasch._cml import CML
 from meristem_rasch._errors import ConvergenceError, DataError
+from meristem_rasch._multiple import holm
 from meristem_rasch._responses import Responses
 from meristem_rasch._tests import WaldTest, wald_test
 from meristem_rasch._two_way import logistic
@@ -317,18 +318,9 @@ def _table(
         statistic=statistic,
         df=df,
         p=p,
-        p_holm=_holm(p),
+        p_holm=holm(p),
         size=measure,
         classes=classes,
         anchors=anchors,
         method=method,
     )
-
-
-def _holm(p: Float[np.ndarray, " I"]) -> Float[np.ndarray, " I"]:
-    out = np.full(len(p), np.nan)
-    known = np.flatnonzero(~np.isnan(p))
-    order = known[np.argsort(p[known], kind="stable")]
-    steps = p[order] * np.arange(len(order), 0, -1)
-    out[order] = np.minimum(np.maximum.accumulate(steps), 1.0) if len(order) else steps
-    return out

@@ -14,10 +14,11 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.stats import chi2
+from scipy.stats import chi2, norm
 
 from meristem_rasch._connected import check_connected
 from meristem_rasch._errors import ConvergenceError, DataError, ExistenceError
+from meristem_rasch._multiple import holm
 from meristem_rasch._newton_cg import (
     Design,
     Moments,
@@ -64,6 +65,7 @@ class BiasTable:
     bias: Float[np.ndarray, " b"]  # logits; positive: higher scores than the main model expects
     se: Float[np.ndarray, " b"]
     z: Float[np.ndarray, " b"]
+    p_holm: Float[np.ndarray, " b"]  # two-sided, adjusted over all pairs of levels
     count: Float[np.ndarray, " b"]
 
 
@@ -109,6 +111,7 @@ class FacetCalibration:
             bias=value,
             se=se,
             z=value / se,
+            p_holm=holm(2 * norm.sf(np.abs(value / se))),
             count=np.bincount(where, data.weight),
         )
 

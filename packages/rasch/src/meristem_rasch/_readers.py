@@ -23,9 +23,14 @@ from meristem_rasch._responses import Responses
 
 Layout = Literal["auto", "wide", "long"]
 MISSING = ("", "NA", "NaN", "nan", "null", "None")
-PERSON = ("person", "system", "model", "student", "examinee", "subject_id", "name")
-ITEM = ("item", "question_id", "question", "task", "doc_id", "item_id", "problem")
-SCORE = ("score", "correct", "pass@1", "Pass@1", "resp", "response", "accuracy", "acc", "value")
+Kind = Literal["person", "item", "score"]
+USUAL: dict[Kind, tuple[str, ...]] = {
+    "person": ("person", "system", "model", "student", "examinee", "subject_id", "name"),
+    "item": ("item", "question_id", "question", "task", "doc_id", "item_id", "problem"),
+    "score": (
+        "score", "correct", "pass@1", "Pass@1", "resp", "response", "accuracy", "acc", "value",
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -56,6 +61,10 @@ class Table:
                 for row, x in enumerate(self._column(name))
             ]
         )
+
+    def usual(self, kind: Kind) -> str | None:
+        """Return the first column that has one of the usual names of its kind."""
+        return next((name for name in USUAL[kind] if name in self.columns), None)
 
     def _column(self, name: str) -> list[Any]:
         if name not in self.columns:
@@ -136,9 +145,9 @@ def read_scores(
     """
     table = path if isinstance(path, Table) else read_table(path)
     names = (
-        person or _usual(table, PERSON),
-        item or _usual(table, ITEM),
-        score or _usual(table, SCORE),
+        person or table.usual("person"),
+        item or table.usual("item"),
+        score or table.usual("score"),
     )
     if layout == "long" or (layout == "auto" and all(names)):
         kinds = ("person", "item", "score")
@@ -155,10 +164,6 @@ def read_scores(
 def read_responses(path: str | Path, **options: Any) -> Responses:
     """Return whole-number responses of a file; options as `read_scores`."""
     return read_scores(path, **options).responses()
-
-
-def _usual(table: Table, names: Sequence[str]) -> str | None:
-    return next((name for name in names if name in table.columns), None)
 
 
 def _wide(table: Table, person: str | None, missing: Sequence[str]) -> ScoreMatrix:
