@@ -11,6 +11,7 @@ from meristem_crosscoders._config import CrosscoderConfig
 from meristem_crosscoders._contexts import Contexts, top_contexts
 from meristem_crosscoders._correlation import rank_correlation
 from meristem_crosscoders._curves import Curve, ablate_curve, restore_curve
+from meristem_crosscoders._entries import OpenCodes
 from meristem_crosscoders._evolution import (
     KINDS,
     Lifecycle,
@@ -54,6 +55,7 @@ from meristem_crosscoders._quality import Quality, evaluate
 from meristem_crosscoders._run import load_normalisation
 from meristem_crosscoders._scaling import LatentScaling, latent_scaling, norm_agreement
 from meristem_crosscoders._schedule import Progress, TrainConfig, TrainResult
+from meristem_crosscoders._select import open_codes
 from meristem_crosscoders._sensitivity import (
     EmergenceAgreement,
     Thinned,
@@ -92,6 +94,7 @@ __all__ = [
     "Lifecycle",
     "Matching",
     "Normalisation",
+    "OpenCodes",
     "Pairs",
     "Phases",
     "Progress",
@@ -132,6 +135,7 @@ __all__ = [
     "nearest_features",
     "ngram_phases",
     "norm_agreement",
+    "open_codes",
     "patching_attribution",
     "preactivation_penalty",
     "rank_correlation",
