@@ -76,9 +76,11 @@ from meristem_crosscoders._tasks import (
     sva_pairs,
 )
 from meristem_crosscoders._train import train
+from meristem_crosscoders._triggers import TRIGGERS, Triggers, feature_triggers
 
 __all__ = [
     "KINDS",
+    "TRIGGERS",
     "ActivationBatch",
     "Attribution",
     "Codes",
@@ -105,6 +107,7 @@ __all__ = [
     "Thinned",
     "TrainConfig",
     "TrainResult",
+    "Triggers",
     "TurningPoint",
     "WarmupEffect",
     "ablate_curve",
@@ -118,6 +121,7 @@ __all__ = [
     "evaluate",
     "every_second",
     "feature_cosines",
+    "feature_triggers",
     "find_snapshots",
     "fold_normalisation",
     "gradient_attribution",
