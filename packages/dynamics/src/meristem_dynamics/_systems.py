@@ -156,14 +156,18 @@ def iterate(system: Map, z0: Sequence[float] | Float[np.ndarray, " d"], n: int) 
     return orbit
 
 
-def check_finite(orbit: Float[np.ndarray, "n d"], name: str) -> None:
+def check_finite(
+    orbit: Float[np.ndarray, "n d"],
+    name: str,
+    mend: str = "iterate fewer steps or start elsewhere",
+) -> None:
     """Raise a ValueError that names the first step of an orbit which is not finite."""
     if not math.isfinite(float(np.sum(orbit))):
         bad = np.flatnonzero(~np.isfinite(orbit).all(axis=1))
         if bad.size:
             raise ValueError(
                 f"the orbit of {name} is {orbit[bad[0]].tolist()} at step {bad[0]}; it must stay "
-                "finite, so iterate fewer steps or start elsewhere"
+                f"finite, so {mend}"
             )
 
 

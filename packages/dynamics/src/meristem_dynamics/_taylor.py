@@ -136,15 +136,16 @@ def integrate(
     if len(z) != flow.dim:
         raise ValueError(f"z0 has {len(z)} components; {flow.name} has {flow.dim}")
     tape, h = Tape(flow.f, flow.dim, flow.parameters()), float(step)
+    mend = f"take a step below {h:g}, fewer steps or another start"
     rows = [z]
     for k in range(n):
         try:
             z = polynomial(coefficients(tape, z, ORDER), h)
         except (OverflowError, ZeroDivisionError, ValueError) as error:
             raise ValueError(
-                f"{flow.name} fails at step {k + 1} from {z}: {error}; take fewer or smaller steps"
+                f"{flow.name} fails at step {k + 1} from {z}: {error}; {mend}"
             ) from error
         rows.append(z)
     orbit = np.array(rows)
-    check_finite(orbit, flow.name)
+    check_finite(orbit, flow.name, mend)
     return orbit
