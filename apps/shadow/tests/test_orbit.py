@@ -141,24 +141,43 @@ def test_a_bad_value_is_named(tmp_path, words, complaint):
         main([*words, *out])
 
 
-def test_a_killed_run_in_blocks_ends_like_a_whole_one(tmp_path):
-    words = ["henon", "-n", "30000", "--blocks", "1024", "--no-verify"]
+BLOCKS = ["-n", "12000", "--blocks", "512"]
+
+
+@pytest.mark.parametrize(
+    ("words", "moment"),
+    [
+        pytest.param(BLOCKS, "border-000005.npz", marks=pytest.mark.slow),  # of the sweep forward
+        (BLOCKS, "block-000015.npz"),  # of the sweep back, which begins at block 23
+        # told on stderr as certification begins
+        pytest.param(["-n", "300000"], "orbit: ", marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_killed_while_certifying_ends_like_a_whole_one(tmp_path, words, moment):
+    words = ["henon", *words, "--no-verify"]
     code, whole = orbit(tmp_path, *words)
     assert code == 0
-    out = ["--out", str(tmp_path / "killed")]
-    command = [sys.executable, "-m", "meristem_shadow", "orbit", *words, *out]
-    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    blocks = tmp_path / "killed/blocks"
-    while len(list(blocks.glob("border-*"))) < 5 and process.poll() is None:
-        pass
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-m", "meristem_shadow", "orbit", *words, "--out", str(killed)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    if moment.endswith(".npz"):
+        while not (killed / "blocks" / moment).exists() and process.poll() is None:
+            pass
+    else:
+        assert any(line.startswith(moment) for line in process.stderr)
     process.kill()
     process.wait()
-    assert not (tmp_path / "killed/result.json").exists()
-    assert main(["orbit", *words, *out]) == 0
-    other = json.loads((tmp_path / "killed/result.json").read_text())
+    process.stderr.close()
+    assert not (killed / "result.json").exists()
+    assert main(["orbit", *words, "--out", str(killed)]) == 0
+    other = json.loads((killed / "result.json").read_text())
     assert whole | {"seconds": 0} == other | {"seconds": 0}
-    for path in (tmp_path / "run/blocks").glob("block-*.npz"):
-        assert path.read_bytes() == (blocks / path.name).read_bytes()
+    made = sorted(path.relative_to(killed) for path in killed.rglob("*.npz"))
+    assert len(made) == (48 if words[3] == "--blocks" else 1)
+    for path in made:
+        assert (tmp_path / "run" / path).read_bytes() == (killed / path).read_bytes(), path
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -155,29 +155,6 @@ def test_exact_degenerate_graphs():
     assert np.abs(graph.height(x) - y).max() < 1e-14
 
 
-@pytest.mark.paper
-def test_demo_saddle_series():
-    """The worked example; coefficients confirmed in Arb by certify_graph."""
-    graph = degenerate_graph(zoo.demo_saddle())
-    found = graph.coefficients[1:6]
-    expected = [0.104359620381912, 0.00875202, -0.09991129, -0.01400856, -0.05517591]
-    assert found == pytest.approx(expected, abs=1e-8)
-    assert graph.residual_at(np.array([0.1, 0.2])).max() < 1e-17
-    # halving t divides the residual of a cut series by 2^(M + 1 + 2k)
-    cut = type(graph)(system=graph.system, kind="stable", transposed=False,
-                      coefficients=graph.coefficients[:5])  # fmt: skip
-    ratio = cut.residual_at(np.array([0.1]))[0] / cut.residual_at(np.array([0.05]))[0]
-    assert np.log2(ratio) == pytest.approx(7, abs=0.3)
-    coarse, fine = certify_graph(graph, order=6), certify_graph(graph, order=20)
-    t = 0.007
-    gap = abs(np.polyval(coarse.centre[::-1], t) - np.polyval(fine.centre[::-1], t))
-    assert gap <= coarse.width(t) + fine.width(t)
-    with pytest.raises(ValueError, match="reach is"):
-        certify_graph(graph, reach=1.0)
-    with pytest.raises(ValueError, match="the wedge is proved on"):
-        fine.width(1.0)
-
-
 def test_flow_graphs_follow_the_flow():
     flow = Flow(
         f=lambda z, p: (-z[0] ** 3 - z[0] * z[1] ** 2 / 2, z[1] ** 3 + z[0] ** 2 * z[1]

@@ -216,7 +216,7 @@ def sentence(found: Finding) -> str:
     else:
         text += f" is a series of order {found.order} (not proved)"
     bad = [branch for branch in found.branches if branch.reason]
-    return text + "".join(f"; branch {b.side:+d} ends at length {b.length:.3g}" for b in bad)
+    return text + "".join(f"; branch {b.side:+d} ends at length {b.length:.2g}" for b in bad)
 
 
 def _point(point: list[float]) -> str:

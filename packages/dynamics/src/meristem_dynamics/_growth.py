@@ -159,7 +159,7 @@ def grow(
 def _pieces(manifold: Manifold | DegenerateGraph, side: int) -> _Pieces:
     system = manifold.system
     assert isinstance(system, Map)
-    step = _forward(system) if manifold.kind == "unstable" else _backward(system)
+    step = forward(system) if manifold.kind == "unstable" else backward(system)
     if isinstance(manifold, DegenerateGraph):
         end = side * reach_of(manifold, side)
         start = _inward(manifold, end)
@@ -281,7 +281,8 @@ def _inward(graph: DegenerateGraph, t: float) -> float:
     return s
 
 
-def _forward(system: Map) -> Step:
+def forward(system: Map) -> Step:
+    """Return the map of a batch of points, shape (d, n), in the plane also if it is of a torus."""
     return _stepping(system.f, system.parameters())
 
 
@@ -295,24 +296,24 @@ def _stepping(f: Callable[[Any, Any], Any], p: Any) -> Step:
     return step
 
 
-def _backward(system: Map) -> Step:
+def backward(system: Map) -> Step:
     """Return the inverse: in closed form, or by Newton's method from 2 z - f(z).
 
     That start suits maps near the identity; where Newton's method does not settle, NaN is returned.
     """
     if system.inverse is not None:
         return _stepping(system.inverse, system.parameters())
-    forward = _forward(system)
+    image = forward(system)
 
     def newton(z: Columns) -> Columns:
-        w = 2 * z - forward(z)
+        w = 2 * z - image(z)
         unsettled = np.ones(z.shape[1], dtype=bool)
         for _ in range(NEWTON_STEPS):
             here = np.flatnonzero(unsettled & (np.abs(w) < FAR).all(axis=0))
             if not here.size:
                 break
             J = np.linalg.pinv(jacobians(system, w[:, here].T))
-            change = (J @ (forward(w[:, here]) - z[:, here]).T[..., None])[..., 0].T
+            change = (J @ (image(w[:, here]) - z[:, here]).T[..., None])[..., 0].T
             w[:, here] -= change
             settled = np.abs(change).max(axis=0) <= 2e-15 * (1 + np.abs(w[:, here]).max(axis=0))
             unsettled[here[settled]] = False
