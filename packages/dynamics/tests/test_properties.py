@@ -204,7 +204,7 @@ def test_exact_coordinates_on_the_line(x, t):
     b=st.floats(-0.5, 0.5),
     side=st.sampled_from([1, -1]),
 )
-@settings(max_examples=5)
+@settings(max_examples=2)
 def test_coordinates_on_the_line_conjugate_and_compose(x, a, b, side):
     """h = alpha_g^-1 alpha_f satisfies h f = g h, and h_fk = h_gk h_fg."""
     f, g, k = (

@@ -80,9 +80,13 @@ def verify(system: Map | Flow, path: Path | str) -> Verdict:
 
 
 def _read(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    wrong = f"{file} is no shadowing certificate"
     try:
         with np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
+    except (*MALFORMED, zipfile.BadZipFile) as error:
+        raise ValueError(f"{wrong}; give a file that Certificate.save wrote") from error
+    try:
         header = json.loads(arrays.pop("header").tobytes())
         for name, number in (("n_unstable", int), ("n_steps", int), ("radius_max", float)):
             header[name] = number(header[name])
@@ -91,11 +95,8 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         for name in ("points", "frames", "widths"):
             arrays[name] = np.asarray(arrays[name], dtype=float)
         header["params"]
-    except (*MALFORMED, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{file} is no shadowing certificate ({type(error).__name__}: {error}); give a file "
-            "that Certificate.save wrote"
-        ) from error
+    except MALFORMED as error:
+        raise ValueError(f"{wrong}: {type(error).__name__} {error} in its header") from error
     return header, arrays
 
 
