@@ -4,6 +4,12 @@ from meristem_dynamics import ops, zoo
 from meristem_dynamics._ball import Ball
 from meristem_dynamics._certificate import Certificate, certify, load_certificate
 from meristem_dynamics._conjugacy import Conjugacy, conjugacy
+from meristem_dynamics._coordinates import (
+    FatouCoordinate,
+    KoenigsCoordinate,
+    fatou_coordinate,
+    koenigs,
+)
 from meristem_dynamics._enclosure import Enclosure, certify_manifold
 from meristem_dynamics._finite import FiniteShadowing, finite_shadowing
 from meristem_dynamics._flow import certify_flow
@@ -59,12 +65,14 @@ __all__ = [
     "Enclosure",
     "Expansivity",
     "Exponents",
+    "FatouCoordinate",
     "FiniteShadowing",
     "FixedPoint",
     "Flow",
     "FormReport",
     "Gains",
     "Gradient",
+    "KoenigsCoordinate",
     "LongCertificate",
     "Manifold",
     "Map",
@@ -89,6 +97,7 @@ __all__ = [
     "covariant_vectors",
     "degenerate_graph",
     "expansivity",
+    "fatou_coordinate",
     "finite_shadowing",
     "finite_shadowing_bound",
     "fixed_point",
@@ -99,6 +108,7 @@ __all__ = [
     "is_positive_definite",
     "iterate",
     "jacobians",
+    "koenigs",
     "load_certificate",
     "load_system",
     "lyapunov",

@@ -38,6 +38,8 @@ REACH = 2e7  # first box: this many typical errors, at most REACH_SIZE of the or
 REACH_SIZE = 1e-4
 ROUNDS = 8
 ATTEMPTS = 200
+PATIENCE = 3
+NEARLY = 0.9
 GROW = 1.02  # widths are scanned with this factor on the errors,
 STEP = 1.0 + 2.0**-40  # and with this one on the step, so that the checks have room
 
@@ -167,19 +169,18 @@ class Work:
 
     def longest(self) -> Segment:
         """Return the whole orbit if its inequalities close, else the longest part found."""
-        queue: list[tuple[int, int, int]] = [(-len(self.errors), 0, len(self.errors))]
+        queue = [(-len(self.errors), 0, len(self.errors), PATIENCE)]
         failed_at: int | None = None
         for _ in range(ATTEMPTS):
             if not queue:
                 break
-            _, a, b = heapq.heappop(queue)
+            _, a, b, patience = heapq.heappop(queue)
             widths, bad = self.attempt(a, b)
             if widths is not None:
                 return Segment(a, b, widths, failed_at)
             failed_at = bad if failed_at is None else failed_at
-            for left, right in ((a, bad), (bad + 1, b)):
-                if right > left:
-                    heapq.heappush(queue, (left - right, left, right))
+            for part in _parts(a, bad, b, patience):
+                heapq.heappush(queue, part)
         return Segment(0, 0, np.zeros((1, self.errors.shape[1])), failed_at)
 
     def attempt(self, a: int, b: int) -> tuple[Points | None, int]:
@@ -206,12 +207,29 @@ class Work:
         """Return widths that fulfil the inequalities with bounds over `box`; infinite if none."""
         try:
             bounds, errors = self.bound(a, b, box)
-        except (OverflowError, ZeroDivisionError) as error:
+        except (ArithmeticError, ValueError) as error:
+            if box.any():  # f need not be defined so far from the orbit
+                return np.full((len(box) + 1, box.shape[1]), np.inf)
             raise ValueError(
-                f"f cannot be bounded near the orbit: {error}; the orbit comes too near a "
-                "singularity for its errors"
+                f"f cannot be bounded along steps {a} to {b} of the orbit: {error}"
             ) from error
         return widths_of(bounds, errors, self.k)
+
+
+def _parts(a: int, bad: int, b: int, patience: int) -> list[tuple[int, int, int, int]]:
+    """Return what is left of the steps a, ..., b around one that fails, for the queue.
+
+    A part that is nearly the whole is tried as it is `patience` times in a row, then in halves.
+    """
+    out: list[tuple[int, int, int, int]] = []
+    for left, right in ((a, bad), (bad + 1, b)):
+        large = right - left > NEARLY * (b - a)
+        if large and not patience:
+            middle = (left + right) // 2
+            out += [(m - n, m, n, PATIENCE) for m, n in ((left, middle), (middle, right)) if n > m]
+        elif right > left:
+            out.append((left - right, left, right, patience - 1 if large else PATIENCE))
+    return out
 
 
 def certificate_of(system: System, work: Work, segment: Segment, **more: Any) -> Certificate:
