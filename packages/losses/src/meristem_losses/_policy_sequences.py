@@ -33,7 +33,7 @@ def gspo_loss(
 def rloo_loss(
     stats: TokenStats,
     old_logprobs: Float[Tensor, "B S"],
-    advantages: Float[Tensor, "B 1"],
+    advantages: Advantages,
     *,
     low: float = 0.2,
     high: float = 0.2,
