@@ -74,7 +74,7 @@ def _items(exam: "Exam") -> Finding | None:
             f"worse than weaker ones; check their keys first, beginning with {worst}"
         )
     else:
-        text += ": on none of them do stronger systems do worse than weaker ones"
+        text += ": on none of them do stronger systems surely do worse than weaker ones"
     if len(noisy):
         text += f"; {len(noisy):,} nearly random items (outfit above 1.3) blur the ranking"
     few = len(wrong) + len(noisy) <= 0.05 * len(s.items)
