@@ -1,6 +1,6 @@
 """Run by test_posttrain.py on two processes: the command, and a look at the threads it leaves.
 
-A thread of gloo that lives while the interpreter goes down aborts the process now and then.
+A thread of gloo that is alive while the interpreter ends aborts the process now and then.
 """
 
 import sys
