@@ -10,13 +10,16 @@
 - two maps are conjugate by alpha_g^-1 alpha_f; the fixed point is 0
 """
 
+# NumPy types polynomials in part only
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from meristem_dynamics._growth import backward, forward
+from meristem_dynamics._steps import backward, forward
 from meristem_dynamics._systems import Map
 from meristem_dynamics._tape import Expansion, Tape
 
@@ -129,9 +132,9 @@ class KoenigsCoordinate:
         room = max(float(np.abs(phi).max(initial=0.0)) / (0.5 * self.reach), 1.0)
         n = np.full(len(phi), np.ceil(np.log(room) / np.log(abs(rate))))
         wanted = phi / rate**n
-        x, slope = wanted.copy(), np.polyder(np.poly1d(self.coefficients[::-1]))
+        falling, x = self.coefficients[::-1], wanted
         for _ in range(NEWTON_STEPS):
-            x -= (np.polyval(self.coefficients[::-1], x) - wanted) / slope(x)
+            x = x - (np.polyval(falling, x) - wanted) / np.polyval(np.polyder(falling), x)
         return self._inward.away(x, n)
 
     def residual(self, x: Any) -> float:
