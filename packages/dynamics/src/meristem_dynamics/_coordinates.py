@@ -100,9 +100,10 @@ class FatouCoordinate:
         return self._inward.away(x, n)
 
     def residual(self, x: Any) -> float:
-        """Return the largest |alpha(f(x)) - alpha(x) - 1| over points."""
-        x = _on_side(x, self.side)
-        return float(np.abs(self(forward(self.system)(x[None])[0]) - self(x) - 1).max(initial=0.0))
+        """Return the largest |alpha(f(y)) - alpha(y) - 1| where the series is summed for points."""
+        near, _ = self._inward.near(_on_side(x, self.side), self.reach)
+        moved = self._series(self._inward.step(near))[0] - self._series(near)[0]
+        return float(np.abs(np.abs(moved) - 1).max(initial=0.0))
 
     def _series(self, x: Line) -> tuple[Line, Line]:
         powers = np.arange(len(self.coefficients)) - (self.degree - 1)
@@ -138,10 +139,15 @@ class KoenigsCoordinate:
         return self._inward.away(x, n)
 
     def residual(self, x: Any) -> float:
-        """Return the largest |phi(f(x)) - multiplier phi(x)| over points."""
-        x = np.atleast_1d(np.asarray(x, dtype=float))
-        image = forward(self.system)(x[None])[0]
-        return float(np.abs(self(image) - self.multiplier * self(x)).max(initial=0.0))
+        """Return the largest |phi(f(y)) / phi(y) - multiplier| where the series is summed."""
+        near, _ = self._inward.near(np.atleast_1d(np.asarray(x, dtype=float)), self.reach)
+        inner, outer = self._inward.step(near), near
+        if self._inward.attracting:
+            inner, outer = near, inner
+        ratio = np.polyval(self.coefficients[::-1], outer) / np.polyval(
+            self.coefficients[::-1], inner
+        )
+        return float(np.abs(ratio - self.multiplier).max(initial=0.0))
 
     def _outward(self) -> float:
         return 1 / self.multiplier if self._inward.attracting else self.multiplier
