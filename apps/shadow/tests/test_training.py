@@ -120,7 +120,7 @@ def test_a_bad_value_is_named(grown, tmp_path, words, complaint):
 def test_the_need_is_said_and_holds(grown, tmp_path, capsys):
     words = ["training", str(grown), *["--steps", "2", "--directions", "1", "--tokens", "12"]]
     assert main([*words, "--out", str(tmp_path / "run")]) == 0
-    assert "training needs about" in capsys.readouterr().err
+    assert "states need about 0.00 GiB" in capsys.readouterr().err
     parameters = json.loads((tmp_path / "run/result.json").read_text())["parameters"]
     assert needed_bytes(parameters, 101, 6) - needed_bytes(parameters, 1, 6) == 1200 * parameters
     check_memory(parameters, 100, 6)

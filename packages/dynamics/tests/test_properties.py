@@ -108,6 +108,8 @@ def test_enclosures_hold_the_value_at_fifty_digits():
                              for m, c in enumerate(LOCAL.coefficients))  # fmt: skip
                 gap = abs(mp.polyval(row[::-1], mp.mpf(t)) - series)
                 assert gap <= radius, f"component {i} at {t} is off by {float(gap):.3g}"
+                point = mp.mpf(float(LOCAL(np.array([t]))[0, i]))
+                assert abs(point - series) < 1e-15 * 40, "the floats are those of the series"
 
 
 @given(seed=seeds)
@@ -214,7 +216,9 @@ def test_coordinates_on_the_line_conjugate_and_compose(x, a, b, side):
     )  # fmt: skip
     alpha, beta, gamma = (fatou_coordinate(m, side=side) for m in (f, g, k))
     x = np.array([side * x])
-    assert alpha.residual(x) < 1e-10
+    assert alpha.residual(x) < 1e-10, "of the series, near 0"
+    phi = koenigs(Map(f=lambda z, p: (p.a * z[0] / 3 + p.b * z[0] ** 2,), dim=1, params=f.params))
+    assert phi.residual(x / 4) < 1e-12
     assert beta.inverse(alpha(f(x[None].T)[:, 0])) == pytest.approx(
         g(beta.inverse(alpha(x))[None].T)[:, 0], rel=1e-8
     )

@@ -1,5 +1,6 @@
 """What `training` holds in memory, and what the machine has."""
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from meristem_core.command import UsageError
 MEMINFO = Path("/proc/meminfo")
 VECTORS = 4  # states in float64 that are alive at once beside those of the directions, measured
 PER_DIRECTION = 12  # the same for each direction: displacements, their images, one derivative
+SHARE = 0.9  # of the free memory: the rest is for the activations of a batch
 
 
 def needed_bytes(parameters: int, steps: int, directions: int) -> int:
@@ -25,10 +27,11 @@ def check_memory(parameters: int, steps: int, directions: int) -> None:
     Nothing is checked where the system does not say what it has.
     """
     needed, free = needed_bytes(parameters, steps, directions), free_bytes()
-    print(f"training needs about {needed / 2**30:,.2f} GiB", file=sys.stderr, flush=True)
-    if free is None or needed <= free:
+    need = f"states need about {needed / 2**30:,.2f} GiB, beside the model's activations"
+    print(need, file=sys.stderr, flush=True)
+    if free is None or needed <= SHARE * free:
         return
-    fits = steps - -(-(needed - free) // (12 * parameters))
+    fits = steps - math.ceil((needed - SHARE * free) / (12 * parameters))
     mend = f"--steps {fits}" if fits > 0 else "fewer --directions"
     raise UsageError(
         f"--steps {steps} --directions {directions}: with {parameters:,} parameters they need "

@@ -24,7 +24,13 @@ from meristem_dynamics._gradients import Gradient, runge_kutta, shadowing_gradie
 from meristem_dynamics._growth import Curve, grow
 from meristem_dynamics._invariant import FixedPoint, Manifold, fixed_point, invariant_manifold
 from meristem_dynamics._long import LongCertificate, certify_long
-from meristem_dynamics._lyapunov import CovariantVectors, Spectrum, covariant_vectors, lyapunov
+from meristem_dynamics._lyapunov import (
+    CovariantVectors,
+    Spectrum,
+    covariant_vectors,
+    finite_time_exponents,
+    lyapunov,
+)
 from meristem_dynamics._parabolic import DegenerateGraph, Wedge, certify_graph, degenerate_graph
 from meristem_dynamics._pointwise import (
     ConeReport,
@@ -100,6 +106,7 @@ __all__ = [
     "fatou_coordinate",
     "finite_shadowing",
     "finite_shadowing_bound",
+    "finite_time_exponents",
     "fixed_point",
     "gains",
     "grow",

@@ -6,7 +6,7 @@
   eta_s(n+1) = (C eta - e)_s, eta_u(n) = C_uu^-1 (eta_u(n+1) - C_us eta_s(n) + e_u) sends the
   product of boxes into itself; a Brouwer fixed point is a true orbit inside all boxes
 - C here is the mean value matrix, the integral of Df over the segment from p_n, which C_n encloses
-- the widths are found by two scans; every inequality is then checked with outward rounding
+- the widths are found and checked in `_widths`
 """
 
 import heapq
@@ -21,18 +21,10 @@ from jaxtyping import Float
 from meristem_core import write_atomic
 from meristem_dynamics._archive import packed, unpacked
 from meristem_dynamics._bounds import Bounds, coupling, residuals
-from meristem_dynamics._splitting import (
-    apply,
-    backward_scan,
-    checked_dimension,
-    frames_along,
-    growth_rates,
-    scan,
-)
+from meristem_dynamics._splitting import apply, checked_dimension, frames_along, growth_rates
 from meristem_dynamics._systems import Map, System, check_finite, jacobians
+from meristem_dynamics._widths import SLACK, UNDERFLOW, fits, widths_of, worst
 
-SLACK = 1.0 + 2.0**-45  # covers the rounding of the inequalities' sums, d <= 12
-UNDERFLOW = 1e-300  # covers what products of tiny numbers lose
 LARGEST_DIMENSION = 12
 REACH = 2e7  # first box: this many typical errors, at most REACH_SIZE of the orbit's size
 REACH_SIZE = 1e-4
@@ -40,8 +32,6 @@ ROUNDS = 8
 ATTEMPTS = 200
 PATIENCE = 3
 NEARLY = 0.9
-GROW = 1.02  # widths are scanned with this factor on the errors,
-STEP = 1.0 + 2.0**-40  # and with this one on the step, so that the checks have room
 
 Points = Float[np.ndarray, "n d"]
 Steps = Float[np.ndarray, "m d"]
@@ -258,67 +248,6 @@ def certificate_of(system: System, work: Work, segment: Segment, **more: Any) ->
         widths=widths,
         **more,
     )
-
-
-def widths_of(
-    bounds: Bounds,
-    errors: Steps,
-    k: int,
-    start: Float[np.ndarray, " m"] | None = None,
-    end: Float[np.ndarray, " k"] | None = None,
-) -> Points:
-    """Return widths (u, v) of the inequalities by two scans, and once more for C_su u.
-
-    Widths that are not finite, or violate an inequality after rounding, come back infinite.
-    """
-    n, d = errors.shape
-    v0 = np.zeros(d - k) if start is None else start
-    su_u: Any = 0.0
-    u: Any = np.zeros((n + 1, k))
-    v: Any = np.zeros((n + 1, d - k))
-    with np.errstate(over="ignore", invalid="ignore"):
-        for _ in range(2):
-            v = scan(bounds.ss * STEP, GROW * (errors[:, k:] + su_u), v0)
-            source = GROW * errors[:, :k] + apply(bounds.us, v[:-1])
-            u = backward_scan(bounds.inverse * STEP, source, end)
-            su_u = apply(bounds.su, np.where(np.isfinite(u[:-1]), u[:-1], 0.0))
-    return settle(bounds, errors, np.concatenate([u, v], axis=1), k)
-
-
-def settle(bounds: Bounds, errors: Steps, widths: Points, k: int) -> Points:
-    """Return the widths with infinity at each step whose inequality is not certain."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        u, v = widths[:, :k], widths[:, k:]
-        right = apply(bounds.inverse, (u[1:] + apply(bounds.us, v[:-1]) + errors[:, :k]) * SLACK)
-        rise = apply(bounds.su, u[:-1]) + apply(bounds.ss, v[:-1]) + errors[:, k:]
-        bad_u = ~(right * SLACK + UNDERFLOW <= u[:-1])
-        bad_v = ~(rise * SLACK + UNDERFLOW <= v[1:])
-    out = widths.copy()
-    out[:-1, :k][bad_u] = np.inf
-    out[1:, k:][bad_v] = np.inf
-    return out
-
-
-def fits(widths: Points, box: Steps) -> bool:
-    """Return whether all widths lie in the box over which the bounds were taken."""
-    return bool((widths[:-1] <= box).all() and np.isfinite(widths[-1]).all())
-
-
-def worst(linear: Points, errors: Steps, k: int) -> int:
-    """Return the step that fails first, from the widths over boxes of size 0.
-
-    Where the linear problem has no solution, that is where widths become infinite; otherwise where
-    (gain)^2 times error, the measure of what curvature adds, is largest.
-    """
-    unbounded = ~np.isfinite(linear)
-    backward = np.flatnonzero(unbounded[:-1, :k].any(axis=1))
-    if backward.size:
-        return int(backward[-1])
-    forward = np.flatnonzero(unbounded[1:, k:].any(axis=1))
-    if forward.size:
-        return int(forward[0])
-    size = np.maximum(linear[:-1].max(axis=1), linear[1:].max(axis=1))
-    return int(np.argmax(2 * np.log(size) + np.log(errors.max(axis=1))))
 
 
 def _radius(

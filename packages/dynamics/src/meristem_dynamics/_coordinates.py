@@ -10,13 +10,16 @@
 - two maps are conjugate by alpha_g^-1 alpha_f; the fixed point is 0
 """
 
+# NumPy types polynomials in part only
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from meristem_dynamics._growth import backward, forward
+from meristem_dynamics._steps import backward, forward
 from meristem_dynamics._systems import Map
 from meristem_dynamics._tape import Expansion, Tape
 
@@ -97,9 +100,10 @@ class FatouCoordinate:
         return self._inward.away(x, n)
 
     def residual(self, x: Any) -> float:
-        """Return the largest |alpha(f(x)) - alpha(x) - 1| over points."""
-        x = _on_side(x, self.side)
-        return float(np.abs(self(forward(self.system)(x[None])[0]) - self(x) - 1).max(initial=0.0))
+        """Return the largest |alpha(f(y)) - alpha(y) - 1| where the series is summed for points."""
+        near, _ = self._inward.near(_on_side(x, self.side), self.reach)
+        moved = self._series(self._inward.step(near))[0] - self._series(near)[0]
+        return float(np.abs(np.abs(moved) - 1).max(initial=0.0))
 
     def _series(self, x: Line) -> tuple[Line, Line]:
         powers = np.arange(len(self.coefficients)) - (self.degree - 1)
@@ -129,16 +133,21 @@ class KoenigsCoordinate:
         room = max(float(np.abs(phi).max(initial=0.0)) / (0.5 * self.reach), 1.0)
         n = np.full(len(phi), np.ceil(np.log(room) / np.log(abs(rate))))
         wanted = phi / rate**n
-        x, slope = wanted.copy(), np.polyder(np.poly1d(self.coefficients[::-1]))
+        falling, x = self.coefficients[::-1], wanted
         for _ in range(NEWTON_STEPS):
-            x -= (np.polyval(self.coefficients[::-1], x) - wanted) / slope(x)
+            x = x - (np.polyval(falling, x) - wanted) / np.polyval(np.polyder(falling), x)
         return self._inward.away(x, n)
 
     def residual(self, x: Any) -> float:
-        """Return the largest |phi(f(x)) - multiplier phi(x)| over points."""
-        x = np.atleast_1d(np.asarray(x, dtype=float))
-        image = forward(self.system)(x[None])[0]
-        return float(np.abs(self(image) - self.multiplier * self(x)).max(initial=0.0))
+        """Return the largest |phi(f(y)) / phi(y) - multiplier| where the series is summed."""
+        near, _ = self._inward.near(np.atleast_1d(np.asarray(x, dtype=float)), self.reach)
+        inner, outer = self._inward.step(near), near
+        if self._inward.attracting:
+            inner, outer = near, inner
+        ratio = np.polyval(self.coefficients[::-1], outer) / np.polyval(
+            self.coefficients[::-1], inner
+        )
+        return float(np.abs(ratio - self.multiplier).max(initial=0.0))
 
     def _outward(self) -> float:
         return 1 / self.multiplier if self._inward.attracting else self.multiplier

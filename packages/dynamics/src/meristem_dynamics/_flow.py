@@ -35,13 +35,7 @@ from jaxtyping import Float
 
 from meristem_dynamics._ball import Ball
 from meristem_dynamics._bounds import FLOOR, Bounds, blank, dot, fill, inverse_frames
-from meristem_dynamics._certificate import (
-    SLACK,
-    Certificate,
-    Segment,
-    Work,
-    certificate_of,
-)
+from meristem_dynamics._certificate import Certificate, Segment, Work, certificate_of
 from meristem_dynamics._dual import value_and_jacobian
 from meristem_dynamics._splitting import apply, checked_dimension, frames_along, growth_rates
 from meristem_dynamics._systems import Flow, ball_parameters, check_finite, components
@@ -55,6 +49,7 @@ from meristem_dynamics._taylor import (
     tube,
     with_tangents,
 )
+from meristem_dynamics._widths import SLACK
 
 CHUNK = 4096  # steps at once: the series of a chunk stay near the cache
 LARGEST_DIMENSION = 12

@@ -23,24 +23,20 @@ from jaxtyping import Float, Int
 
 from meristem_dynamics._invariant import Manifold
 from meristem_dynamics._parabolic import DegenerateGraph
-from meristem_dynamics._systems import Map, jacobians
+from meristem_dynamics._steps import NEWTON_STEPS, Columns, Step, backward, forward
+from meristem_dynamics._systems import Map
 
 SHORT = 1e-6  # gaps below this are not divided for their angle
 ROUNDS = 60
-NEWTON_STEPS = 40
 MOST_PIECES = 20_000
 COARSE = 17  # points of a piece before it is refined
 MOST_PARTS = 16  # of a gap in one round
 SHARP_PARTS = 4  # of a gap beside a sharp turn
 END = 1e-7  # the parameter of a branch's end is found to this share of a piece
-FAR = 1e30  # Newton's method has failed beyond
 GOOD = 1e-15  # residual up to which a graph's series is used
 
 JUMP = "its points jump there, however finely it is divided"
 NO_IMAGE = "no point follows there: the map folds, or its values overflow"
-
-Columns = Float[np.ndarray, "d n"]
-Step = Callable[[Columns], Columns]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,45 +275,3 @@ def _inward(graph: DegenerateGraph, t: float) -> float:
     for _ in range(NEWTON_STEPS):
         s += t - float(graph.inner(np.array([s]))[0])  # R is near the identity
     return s
-
-
-def forward(system: Map) -> Step:
-    """Return the map of a batch of points, shape (d, n), in the plane also if it is of a torus."""
-    return _stepping(system.f, system.parameters())
-
-
-def _stepping(f: Callable[[Any, Any], Any], p: Any) -> Step:
-    def step(z: Columns) -> Columns:
-        out = np.empty_like(z)
-        for i, part in enumerate(f(list(z), p)):
-            out[i] = part
-        return out
-
-    return step
-
-
-def backward(system: Map) -> Step:
-    """Return the inverse: in closed form, or by Newton's method from 2 z - f(z).
-
-    That start suits maps near the identity; where Newton's method does not settle, NaN is returned.
-    """
-    if system.inverse is not None:
-        return _stepping(system.inverse, system.parameters())
-    image = forward(system)
-
-    def newton(z: Columns) -> Columns:
-        w = 2 * z - image(z)
-        unsettled = np.ones(z.shape[1], dtype=bool)
-        for _ in range(NEWTON_STEPS):
-            here = np.flatnonzero(unsettled & (np.abs(w) < FAR).all(axis=0))
-            if not here.size:
-                break
-            J = np.linalg.pinv(jacobians(system, w[:, here].T))
-            change = (J @ (image(w[:, here]) - z[:, here]).T[..., None])[..., 0].T
-            w[:, here] -= change
-            settled = np.abs(change).max(axis=0) <= 2e-15 * (1 + np.abs(w[:, here]).max(axis=0))
-            unsettled[here[settled]] = False
-        w[:, unsettled] = np.nan
-        return w
-
-    return newton
