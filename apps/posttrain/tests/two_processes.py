@@ -9,11 +9,12 @@ from pathlib import Path
 from meristem_core.command import run_command
 from meristem_posttrain.__main__ import main
 
-try:
-    code = run_command(main, sys.argv[1:], name="meristem posttrain")
-except SystemExit as end:
-    code = end.code
-names = {thread.read_text().strip() for thread in Path("/proc/self/task").glob("*/comm")}
-left = {name for name in names if "gloo" in name}
-assert not left, left
-sys.exit(code)
+if __name__ == "__main__":  # pytest imports every module for its doctests
+    try:
+        code = run_command(main, sys.argv[1:], name="meristem posttrain")
+    except SystemExit as end:
+        code = end.code
+    names = {thread.read_text().strip() for thread in Path("/proc/self/task").glob("*/comm")}
+    left = {name for name in names if "gloo" in name}
+    assert not left, left
+    sys.exit(code)
