@@ -52,7 +52,7 @@ class Checkpoint:
             return
         temporary = self.path.with_name(f".tmp-{self.path.name}")
         with temporary.open("wb") as file:
-            np.savez(file, digest=np.array(self.digest), **self.arrays)
+            np.savez(file, digest=np.array(self.digest), **self.arrays)  # pyright: ignore[reportArgumentType]
         temporary.replace(self.path)
         self.written = time.monotonic()
 
