@@ -136,6 +136,8 @@ GOOD = '{"id": 1, "question": "1+1", "answer": "2"}'
         (f"{GOOD}\n\n{GOOD}", r":3:3: id '1' is also on line 1; give every question an id"),
         (f'{GOOD}\n{{"id": 2, "question": " ", "answer": 1}}', r":2:12: question is empty"),
         (f'{GOOD}\n{{"id": 2, "question": "q"}}', r":2:1: Object missing required field `answer`"),
+        (f'{GOOD}\n{{"id": "", "question": "q", "answer": 1}}', r":2:3: id is empty"),
+        (f'{GOOD}\n{{"id": 2, "question": "q", "answer": NaN}}', r":2:38: NaN is no JSON; mend"),
         (GOOD, "holds 1 questions; an interval needs 2 or more"),
         ("", "holds 0 questions"),
         (b"\xff\xfe", r":1:1: not UTF-8"),
@@ -188,6 +190,11 @@ def test_another_configuration_is_refused(capsys, adder, sums, tmp_path):
         ("question,sample,tokens,answer\nq,0,1,0\n", (), ":2: column 'correct' is missing"),
         ("question,sample,tokens,answer,correct\nq,0,1,0,1\nq,0,1,0,1\n", (), "is also on line 2"),
         ("question,sample,tokens,answer,correct\nq,0,1,0,1\n", (), "an interval needs 2"),
+        (
+            "question,sample,tokens,answer,correct\nq,0,1e17,0,1\n",
+            (),
+            ":2: tokens is '1e17'; it must be a whole number of at most 2**53",
+        ),
         ("", (), "holds no sample"),
         ("question,sample,tokens,answer,correct\na,0,1,0,1\nb,0,1,0,1\n", ("--ks", "1,2"), "2"),
         ("question,sample,tokens,answer,correct\na,0,1,0,1\nb,0,1,0,1\n", ("--ks", "x"), "--ks is"),
@@ -219,6 +226,21 @@ def test_steps_of_a_table_are_revisions(capsys, tmp_path):
     code, _, error = run(capsys, "replay", path, "--out", tmp_path / "out")
     assert code == 2
     assert "every question needs both" in error
+
+
+def test_a_negative_reward_is_no_weight_and_the_result_says_so(capsys, tmp_path):
+    path = tmp_path / "negative.csv"
+    rows = ["question,sample,tokens,answer,correct,score:reward"]
+    rows += [f"q{q},{s},{5 + s},{s % 2},{1 - s % 2},{s - 1}" for q in range(3) for s in range(4)]
+    path.write_text("\n".join(rows))
+    code, out, _ = run(capsys, "replay", path, "--out", tmp_path / "out", "--json")
+    found = json.loads(out)["strata"][""]
+    assert code == 0
+    assert "best of n by reward" in found["full_vote"]
+    assert "weighted by reward" not in found["full_vote"]
+    note = "reward has values below 0, the least -1, so no vote is weighted by it"
+    assert any(note in each for each in found["notes"])
+    assert note in (tmp_path / "out/report.html").read_text()
 
 
 @pytest.mark.parametrize("scores", [(), ("reward",)])

@@ -4,18 +4,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
+from meristem.reproduce._activation_claims import activations, rebuilding
+from meristem.reproduce._baselines import _components, _explained
 from meristem.reproduce._crosscoders import Trained
-from meristem.reproduce._feature_claims import Claim, dimensions, judge, pythia, quality
+from meristem.reproduce._feature_claims import Claim, components, dimensions, judge, pythia, quality
+from meristem.reproduce._order_claims import order
 from meristem.reproduce._pythia import Trajectory, read_trajectories
 from meristem.reproduce._sensitivity_claims import held_out, seeds, spacing, warmup
 from meristem_core import Interval
 from meristem_core.command import UsageError
-from meristem_crosscoders import Crosscoder, CrosscoderConfig
-from meristem_evolution._attribute import Attributed
-from meristem_evolution._fit import Fitted
+from meristem_crosscoders import TRIGGERS, Crosscoder, CrosscoderConfig
 from meristem_evolution._measure import Learning, Measured, Turning
-from meristem_evolution.run import Evolved
 
 
 def trained(curve: list[float]) -> Trained:
@@ -42,17 +43,8 @@ def trained(curve: list[float]) -> Trained:
             bigram_loss=1.0, statistical_end=1,
         ),
     )  # fmt: skip
-    evolved = Evolved(
-        schema="",
-        config={},
-        site="",
-        fitted=Fitted(steps=1, tokens=1, epochs=1.0, window_bytes=1, scale=[1.0] * S),
-        measured=measured,
-        attributed=Attributed(tasks=[], without={}),
-        seconds={},
-    )
     crosscoder = Crosscoder(CrosscoderConfig(d_model=2, n_features=2, steps=tuple(range(S))))
-    return Trained(seed=0, evolved=evolved, crosscoder=crosscoder, arrays={})
+    return Trained(seed=0, measured=measured, crosscoder=crosscoder, arrays={})
 
 
 def turning(steps: list[int], place: int) -> Trained:
@@ -62,13 +54,13 @@ def turning(steps: list[int], place: int) -> Trained:
     cosines = np.where(late[:, None] == late[None, :], 1.0, 0.0)
     step = steps[place]
     measured = replace(
-        run.evolved.measured,
+        run.measured,
         steps=steps,
         turning=Turning(step=step, low=step, high=step, contrast=1.0),
     )
     return replace(
         run,
-        evolved=replace(run.evolved, measured=measured),
+        measured=measured,
         arrays={"cosines": np.repeat(cosines[None], 20, 0), "kind": np.zeros(20, int)},
     )
 
@@ -191,3 +183,90 @@ def test_pythia_leaves_chance_about_step_1000(data_dir):
     assert lambada.steps[-1] == 143_000
     assert np.max(lambada.accuracy[: lambada.steps.index(512) + 1]) < 0.01
     assert pythia(list(found.values())).verdict == "reproduced"
+
+
+def ordered(places: dict[str, int], count: int = 8):
+    """Return a crosscoder with `count` features of each kind, which emerge at these snapshots."""
+    emergence = np.repeat(list(places.values()), count)
+    run = replace(
+        trained([0.5] * 3), arrays={"emergence": emergence, "kind": np.zeros(len(emergence), int)}
+    )
+    return run, np.repeat([TRIGGERS.index(name) for name in places], count)
+
+
+@pytest.mark.parametrize(
+    ("places", "verdicts"),
+    [
+        ((0, 1, 2), ["reproduced"] * 3),
+        ((2, 1, 0), ["refuted"] * 3),
+        ((1, 1, 1), ["partly"] * 3),
+        ((0, 2, 2), ["reproduced", "reproduced", "partly"]),
+    ],
+)
+def test_kinds_emerge_in_order_or_not(places, verdicts):
+    run, kind = ordered(dict(zip(("previous", "induction", "context"), places, strict=True)))
+    assert [claim.verdict for claim in order([run] * 3, [kind] * 3, seed=0)] == verdicts
+
+
+def test_kinds_without_features_are_not_judged():
+    run, kind = ordered({"previous": 0, "context": 2}, count=4)
+    claims = order([run] * 3, [kind] * 3, seed=0)
+    assert {claim.verdict for claim in claims} == {"not testable here"}
+    assert "4 and 0; 4 and 0; 4 and 0" in claims[0].note
+
+
+def activation(*, l0: float, explained: float, shrunk: float):
+    """Return a crosscoder of 40 features that emerge one half early, one late."""
+    run = emerging(0, (0, 10, 100), late=2)
+    measured = replace(
+        run.measured,
+        alive=40,
+        kinds={"0.5": {"initial": 20, "emergent": 20}},
+        l0=[l0] * 3,
+        explained_variance=[explained] * 3,
+        shrunk=[shrunk] * 3,
+    )
+    return replace(run, measured=measured)
+
+
+@pytest.mark.parametrize(
+    ("opened", "explained", "verdict"),
+    [
+        (8.0, 0.8, "reproduced"),
+        (8.0, 0.83, "partly"),
+        (8.0, 0.9, "refuted"),
+        (20.0, 0.9, "not testable here"),
+    ],
+)
+def test_activations_are_compared_at_equal_open_features(opened, explained, verdict):
+    jumprelu = activation(l0=8.0, explained=0.81, shrunk=0.0)
+    batchtopk = activation(l0=opened, explained=explained, shrunk=0.0)
+    assert rebuilding([jumprelu] * 3, [batchtopk] * 3).verdict == verdict
+
+
+def test_activations_are_laid_side_by_side():
+    run, relu = (activation(l0=8.0, explained=0.8, shrunk=share) for share in (0.0, 0.5))
+    claims = activations({"jumprelu": [run], "batchtopk": [run], "relu": [relu]}, seed=0)
+    assert [claim.verdict for claim in claims] == ["reproduced"] * 8  # the same features
+    assert claims[-1].found[0].estimate == 0.5
+    assert claims[-1].found[0].low > 0
+
+
+@pytest.mark.parametrize(("gap", "verdict"), [(0.1, "reproduced"), (-0.1, "refuted")])
+def test_a_crosscoder_is_compared_with_as_many_components(gap, verdict):
+    run = trained([0.5, 0.7])
+    run = replace(run, measured=replace(run.measured, l0_union=3.4))
+    claim = components([run] * 3, {3: [0.5 - gap, 0.7 - gap]})
+    assert claim.verdict == verdict
+    assert claim.found[0].estimate == pytest.approx(100 * gap)
+
+
+def test_components_explain_what_a_singular_value_decomposition_says():
+    x = torch.randn(50, 2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mean, columns = _components(iter(x.split(16)))
+    centred = x.flatten(1) - x.flatten(1).mean(0)
+    sizes = torch.linalg.svdvals(centred).square()
+    for k in (1, 3, 6):
+        left = 1 - _explained(x, mean, columns[:, -k:])
+        total = centred.square().view_as(x).sum((0, 2))
+        assert float((left * total).sum()) == pytest.approx(float(sizes[k:].sum()), abs=1e-9)

@@ -70,6 +70,17 @@ def test_a_cell_learns_from_few_demonstrations(monkeypatch):
     assert again == found  # a function of its seed
 
 
+def test_a_joint_cell_learns_from_both_losses(monkeypatch):
+    small = {"PRETRAIN_STEPS": 60, "HELD_OUT": 64}
+    for name, value in small.items():
+        monkeypatch.setattr(cells, name, value)
+    world = cells.make_world(3, 3)
+    found = [cells.run_joint_cell(world, name, 2e-3, 3) for name in cells.JOINT]
+    assert found[0]["after_dpo"] > 2 * found[0]["before"]
+    assert found[2]["kl"] > 2 * found[0]["kl"]  # the weight counts
+    assert cells.run_joint_cell(world, "joint, weight 1", 2e-3, 3) == found[1]
+
+
 def fake_cells(gain):
     """Scores in which the smaller rate wins after DPO by `gain`, and chi-squared by twice that."""
     seeds, found = [1, 2, 3, 4, 5], []
@@ -85,6 +96,11 @@ def fake_cells(gain):
                     "curve": [[2.0, 0.0], [1.0, 0.1 - gain * (name != "total variation")]],
                     **(readout if i == 1 and name == "total variation" else {}),
                 })  # fmt: skip
+        found += [
+            {"seed": seed, "loss": name, "rate": rate, "after_dpo": 0.5 - gain}
+            for name in cells.JOINT
+            for rate in cells.RATES
+        ]
     return found, seeds
 
 
@@ -97,6 +113,8 @@ def test_the_rules_give_the_verdicts_they_state(gain, verdict):
         assert row.verdict == verdict, row
         assert row.low is not None
         assert row.low <= row.measured <= row.high
+    joint = claims._joint(found, seeds, list(cells.JOINT), 0, 1.0)
+    assert (joint.verdict, joint.measured < 0) == (verdict, gain > 0)
 
 
 def test_demonstrations_hold_prompt_and_answer():

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -297,8 +298,8 @@ def test_two_processes_train_as_one(stage, still, data, tmp_path):
     one, two = tmp_path / "1", tmp_path / "2"
     assert main(words(stage, still, data, one, "--steps", "4")) == 0
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*start, "-m", "meristem_posttrain", *words(stage, still, data, two, "--steps", "4")]
-    run(command)
+    script = str(Path(__file__).with_name("two_processes.py"))
+    run([*start, script, *words(stage, still, data, two, "--steps", "4")])
     assert training_losses(one) == pytest.approx(training_losses(two), rel=1e-4)
     first, second = (
         AutoModelForCausalLM.from_pretrained(out / "model").state_dict() for out in (one, two)

@@ -67,6 +67,19 @@ def test_a_parabolic_manifold_has_a_wedge_on_both_sides(tmp_path):
     assert [proof["side"] for proof in result["proofs"]] == [1, -1]
 
 
+def test_a_branch_that_ends_is_drawn_as_far_as_it_goes(tmp_path, capsys):
+    """The stable branches end where the map folds: no inverse leads on."""
+    code, result = run(tmp_path, "manifold", "demo-saddle", "--kind", "stable", "--length", "1")
+    assert code == 1
+    assert "; branch +1 ends at length 0.67; branch -1 ends at length 0.52" in (
+        capsys.readouterr().out
+    )
+    assert ["the map folds" in branch["reason"] for branch in result["branches"]] == [True, True]
+    with np.load(tmp_path / "run/manifold.npz") as file:
+        assert 0.6 < file["branch_1"][-1, 0] < 0.7
+    assert main(["manifold", "demo-saddle", "--length", "1", "--out", str(tmp_path / "u")]) == 0
+
+
 def test_a_surface_of_a_flow(tmp_path):
     code, result = run(tmp_path, "manifold", "lorenz", "--kind", "stable", "--dim", "2")
     assert code == 1, "no proof for flows"

@@ -39,6 +39,38 @@ def test_a_computed_orbit_is_certified_and_verified(tmp_path, capsys):
     assert "not proved" in capsys.readouterr().out
 
 
+def test_a_solution_of_a_flow_is_certified_and_verified(tmp_path, capsys):
+    code, result = orbit(tmp_path, "lorenz", "-n", "40", "--start=-8,-8,27.5")
+    assert code == 0
+    assert result["step"] == 1 / 64
+    assert result["verdict"]["n_steps"] == 40
+    assert 0 < result["radius_max"] < 1e-10
+    assert 0 < result["verdict"]["time_shift"] <= result["time_shift"] < 1e-11
+    assert "a true solution of lorenz with sigma = 10, rho = 28" in capsys.readouterr().out
+    assert "a section across the flow" in (tmp_path / "run/report.html").read_text()
+    path = tmp_path / "run/certificate.npz"
+    assert main(["verify", str(path), "lorenz"]) == 0
+    assert "a true solution of lorenz passes within" in capsys.readouterr().out
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays["points"][20, 0] += 1e-8
+    np.savez(path, **arrays)
+    assert main(["verify", str(path), "lorenz"]) == 1
+    assert "step 19" in capsys.readouterr().out
+
+
+def test_a_solution_that_no_true_one_follows_is_refused_at_its_step(tmp_path, capsys):
+    """With two expanding directions, where there is one, boxes do not close for long."""
+    words = ["lorenz", "-n", "150", "--start=-8,-8,27.5", "--n-unstable", "2"]
+    code, result = orbit(tmp_path, *words)
+    assert code == 1
+    assert not result["ok"]
+    assert 0 < result["certified_steps"] < 150
+    assert result["verdict"]["ok"], "what is certified is true"
+    assert "no true solution of lorenz" in capsys.readouterr().out
+    assert "Where it fails" in (tmp_path / "run/report.html").read_text()
+
+
 def test_a_tampered_certificate_is_rejected(tmp_path):
     orbit(tmp_path, "henon", "-n", "300")
     path = tmp_path / "run/certificate.npz"
@@ -85,7 +117,11 @@ def test_a_map_of_the_users_own_file(tmp_path):
     ("words", "complaint"),
     [
         (["orbit", "hennon"], "no system hennon"),
-        (["orbit", "lorenz"], "takes a map"),
+        (["orbit", "lorenz", "--noise", "1e-9"], "lorenz is a flow; --noise is for maps"),
+        (["orbit", "lorenz", "--blocks", "9"], "lorenz is a flow; --blocks is for maps"),
+        (["orbit", "lorenz", "--step", "0.2", "-n", "9", "--start=1,1,9"], "step (of|below) 0.2"),
+        (["orbit", "lorenz", "--step", "nan"], "finite and above 0"),
+        (["orbit", "henon", "--step", "0.1"], "henon is a map; leave --step out"),
         (["orbit", "henon", "-p", "c=1"], "no parameter c; it has a, b"),
         (["orbit", "henon", "-p", "a=one"], "give NAME=NUMBER"),
         (["orbit", "henon", "-n", "0"], "at least 1"),
@@ -105,24 +141,43 @@ def test_a_bad_value_is_named(tmp_path, words, complaint):
         main([*words, *out])
 
 
-def test_a_killed_run_in_blocks_ends_like_a_whole_one(tmp_path):
-    words = ["henon", "-n", "30000", "--blocks", "1024", "--no-verify"]
+BLOCKS = ["-n", "12000", "--blocks", "512"]
+
+
+@pytest.mark.parametrize(
+    ("words", "moment"),
+    [
+        pytest.param(BLOCKS, "border-000005.npz", marks=pytest.mark.slow),  # of the sweep forward
+        (BLOCKS, "block-000015.npz"),  # of the sweep back, which begins at block 23
+        # told on stderr as certification begins
+        pytest.param(["-n", "300000"], "orbit: ", marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_killed_while_certifying_ends_like_a_whole_one(tmp_path, words, moment):
+    words = ["henon", *words, "--no-verify"]
     code, whole = orbit(tmp_path, *words)
     assert code == 0
-    out = ["--out", str(tmp_path / "killed")]
-    command = [sys.executable, "-m", "meristem_shadow", "orbit", *words, *out]
-    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    blocks = tmp_path / "killed/blocks"
-    while len(list(blocks.glob("border-*"))) < 5 and process.poll() is None:
-        pass
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-m", "meristem_shadow", "orbit", *words, "--out", str(killed)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    if moment.endswith(".npz"):
+        while not (killed / "blocks" / moment).exists() and process.poll() is None:
+            pass
+    else:
+        assert any(line.startswith(moment) for line in process.stderr)
     process.kill()
     process.wait()
-    assert not (tmp_path / "killed/result.json").exists()
-    assert main(["orbit", *words, *out]) == 0
-    other = json.loads((tmp_path / "killed/result.json").read_text())
+    process.stderr.close()
+    assert not (killed / "result.json").exists()
+    assert main(["orbit", *words, "--out", str(killed)]) == 0
+    other = json.loads((killed / "result.json").read_text())
     assert whole | {"seconds": 0} == other | {"seconds": 0}
-    for path in (tmp_path / "run/blocks").glob("block-*.npz"):
-        assert path.read_bytes() == (blocks / path.name).read_bytes()
+    made = sorted(path.relative_to(killed) for path in killed.rglob("*.npz"))
+    assert len(made) == (48 if words[3] == "--blocks" else 1)
+    for path in made:
+        assert (tmp_path / "run" / path).read_bytes() == (killed / path).read_bytes(), path
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -9,7 +9,8 @@ pytest.importorskip("transformers")
 from meristem_core.command import UsageError  # noqa: E402
 from meristem_shadow.__main__ import main  # noqa: E402
 from meristem_shadow._follow import _growing, _pull, _push, follow  # noqa: E402
-from meristem_shadow._optimiser import BETAS, DECAY, EPSILON, WARM_UP, load_optimiser  # noqa: E402
+from meristem_shadow._memory import check_memory, needed_bytes  # noqa: E402
+from meristem_shadow._optimiser import BETAS, DECAY, EPSILON, WARM_UP, load_model, optimiser_of  # noqa: E402
 
 STEPS = 8
 # torch's forward mode still compiles its own decompositions with what torch has deprecated
@@ -17,10 +18,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated
 
 
 def load(grown, snapshot=0, steps=STEPS):
-    optimiser, state, _ = load_optimiser(
-        grown, snapshot, steps=steps, sequences=2, length=12, lr=1e-2, seed=0
-    )
-    return optimiser, state
+    model, _ = load_model(grown, snapshot)
+    return optimiser_of(model, grown, steps=steps, sequences=2, length=12, lr=1e-2, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -107,11 +106,26 @@ def test_the_command_reports_how_closely_training_is_followed(grown, tmp_path, r
         (["--steps", "0"], "at least 1"),
         (["--lr", "2"], "between 0 and 1"),
         (["--tokens", "600"], "500 training tokens"),
+        (
+            ["--steps", "1000000000"],
+            r"--directions 6: with \S+ parameters they need .* free; take --steps \d+ or a smaller",
+        ),
     ],
 )
 def test_a_bad_value_is_named(grown, tmp_path, words, complaint):
     with pytest.raises(UsageError, match=complaint):
         main(["training", str(grown), *words, "--out", str(tmp_path / "run")])
+
+
+def test_the_need_is_said_and_holds(grown, tmp_path, capsys):
+    words = ["training", str(grown), *["--steps", "2", "--directions", "1", "--tokens", "12"]]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 0
+    assert "states need about 0.00 GiB" in capsys.readouterr().err
+    parameters = json.loads((tmp_path / "run/result.json").read_text())["parameters"]
+    assert needed_bytes(parameters, 101, 6) - needed_bytes(parameters, 1, 6) == 1200 * parameters
+    check_memory(parameters, 100, 6)
+    with pytest.raises(UsageError, match="fewer --directions"):
+        check_memory(10**13, 10, 6)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):

@@ -109,6 +109,11 @@ def test_sets_forget_order_and_repetition_and_tuples_do_not(parts, data):
     assert same == (turned == parts)
 
 
+@pytest.mark.parametrize("text", ["1e999999999", "-2.5e99999", "1e4001%"])
+def test_a_number_too_long_to_write_out_is_text_and_never_a_product_with_e(text):
+    assert answer_key(text) == f"text:{text}"
+
+
 @pytest.mark.parametrize(
     "text",
     ["9^{9^{9}}", "1e999999999999", "(" * 4000, "{" * 4096, "1," * 2048, "\\boxed{" * 500,

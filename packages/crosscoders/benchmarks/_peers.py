@@ -4,7 +4,9 @@ Each returns the step and a function for the reconstruction. Peers without cross
 snapshots laid side by side; those with crosscoders get (tokens, snapshots, width).
 """
 
+import contextlib
 import math
+import sys
 
 OURS, DENSE = "ours", "dense TopK, fused Adam"
 FLOOR = "encoder product alone, torch.mm"
@@ -197,19 +199,43 @@ def llamascopium(sizes, batch, lr, act_fn="topk", **loss):
     return step, crosscoder
 
 
-def crosscoder_learning(sizes, batch, lr):
-    """Return the step of crosscoder_learning's BatchTopK trainer, from a checkout."""
-    from dictionary_learning.trainers.crosscoder import BatchTopKCrossCoderTrainer
+def crosscoder_learning(folder):
+    """Return the way of crosscoder_learning's BatchTopK trainer, from a checkout."""
 
-    trainer = BatchTopKCrossCoderTrainer(
-        steps=10**6, activation_dim=sizes["d"], dict_size=sizes["F"], k=sizes["k"], layer=0,
-        lm_name="none", num_layers=sizes["S"], lr=lr, warmup_steps=0, seed=0, device="cpu",
-    )  # fmt: skip
-    done = iter(range(1, 10**6))  # step 0 computes a geometric median
-    ae = trainer.ae  # its `forward` takes the threshold, which is unknown before step 1,000
-    return lambda x: trainer.update(next(done), x), lambda x: ae.decode(
-        ae.encode(x, use_threshold=False)
-    )
+    def way(sizes, batch, lr):
+        with own_names(folder, "dictionary_learning"):
+            from dictionary_learning.trainers.crosscoder import BatchTopKCrossCoderTrainer
+
+            trainer = BatchTopKCrossCoderTrainer(
+                steps=10**6, activation_dim=sizes["d"], dict_size=sizes["F"], k=sizes["k"],
+                layer=0, lm_name="none", num_layers=sizes["S"], lr=lr, warmup_steps=0, seed=0,
+                device="cpu",
+            )  # fmt: skip
+        done = iter(range(1, 10**6))  # step 0 computes a geometric median
+        ae = trainer.ae  # its `forward` takes the threshold, which is unknown before step 1,000
+        return lambda x: trainer.update(next(done), x), lambda x: ae.decode(
+            ae.encode(x, use_threshold=False)
+        )
+
+    return way
+
+
+@contextlib.contextmanager
+def own_names(folder, package):
+    """Import `package` from a folder, and forget it, so that another of that name can be used."""
+
+    def taken():
+        names = [name for name in sys.modules if name.split(".")[0] == package]
+        return {name: sys.modules.pop(name) for name in names}
+
+    others = taken()
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+        taken()
+        sys.modules.update(others)
 
 
 def floor(sizes, batch, lr):
@@ -241,12 +267,15 @@ WAYS = {
     "Llamascopium, a gate per snapshot": llamascopium,
 }
 
-BATCHTOPK = {
-    "ours, BatchTopK": lambda s, b, lr: ours(
-        s, b, lr, activation="batchtopk", k=s["k"], gate="shared"
-    ),
-    "crosscoder_learning, BatchTopK": crosscoder_learning,
-}
+
+def batchtopk(folder):
+    """Return our BatchTopK and that of the checkout of crosscoder_learning in a folder."""
+    return {
+        "ours, BatchTopK": lambda s, b, lr: ours(
+            s, b, lr, activation="batchtopk", k=s["k"], gate="shared"
+        ),
+        "crosscoder_learning, BatchTopK": crosscoder_learning(folder),
+    }
 
 
 def jumprelu(share):

@@ -8,8 +8,8 @@ sae-lens, dictionary-learning, Llamascopium, and the encoder's product alone. St
 a ratio is the median over rounds of their time over ours. `--quick` uses small sizes, `--parts`
 names tables. Equal tokens: the share of variance left after `--loss-steps` steps.
 
-crosscoder_learning is on no index and bears the import name of dictionary-learning:
-`--crosscoder-learning DIR` compares with a checkout instead of the others.
+crosscoder_learning is on no index: `--crosscoder-learning DIR` adds a checkout of it, and our
+BatchTopK, which is what it trains.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from _peers import BATCHTOPK, DENSE, OURS, WAYS, batches, jumprelu, start
+from _peers import DENSE, OURS, WAYS, batches, batchtopk, jumprelu, start
 
 HERE = Path(__file__).parent
 PEERS = HERE / ".peers"
@@ -266,10 +266,7 @@ def main():
         os.execv(python, [str(python), *sys.argv])
     os.environ["SPARSIFY_DISABLE_TRITON"] = "1"
     if words.crosscoder_learning:
-        sys.path.insert(0, words.crosscoder_learning)
-        for name in WAYS.keys() - {OURS, DENSE}:
-            del WAYS[name]
-        WAYS.update(BATCHTOPK)
+        WAYS.update(batchtopk(words.crosscoder_learning))
     sizes = {name: getattr(words, name) for name in "BSdFk"}
     if words.quick:
         sizes, words.rounds, words.loss_steps = SMALL, 3, 20

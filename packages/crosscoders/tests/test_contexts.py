@@ -22,16 +22,23 @@ from meristem_crosscoders import (
 
 
 def embedding(seed, *, vocabulary=11, S=2, D=3, F=6, gate="snapshot"):
-    """A crosscoder over snapshots whose activation is the token's own embedding."""
+    """A crosscoder over snapshots whose activation is the token's own embedding.
+
+    All numbers are multiples of 1/16, so that codes are exact and equal tokens tie.
+    """
     generator = torch.Generator().manual_seed(seed)
-    table = torch.randn(vocabulary, S, D, generator=generator)
+
+    def draw(*shape):
+        return (16 * torch.randn(shape, generator=generator)).round() / 16
+
+    table = draw(vocabulary, S, D)
     config = CrosscoderConfig(
         d_model=D, n_features=F, steps=tuple(range(S)), activation="jumprelu", gate=gate
     )
     crosscoder = Crosscoder(config)
     with torch.no_grad():
         for parameter in (crosscoder.W_enc, crosscoder.W_dec):
-            parameter.add_(torch.randn(parameter.shape, generator=generator))
+            parameter.copy_(draw(*parameter.shape))
     plain = Normalisation(scale=torch.ones(S), mean=torch.zeros(S, D))
     return fold_normalisation(crosscoder, plain).requires_grad_(False), lambda ids: table[ids]
 

@@ -232,6 +232,7 @@ def test_other_tokenizers_are_refused(folder):
     [
         ({"n_embd": 8}, "d_model is 8 at step 5 but 6 at step 0"),
         ({"vocab_size": 20}, "vocabulary is 20 at step 5 but 17 at step 0"),
+        ({"n_layer": 9}, "models of steps 0 and 5 differ: one has no 'transformer.h"),
     ],
 )
 def test_models_of_two_sizes_are_refused(sizes, message):

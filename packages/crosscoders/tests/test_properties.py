@@ -22,6 +22,7 @@ from meristem_crosscoders import (
     l1_penalty,
     lifecycle,
     load_crosscoder,
+    open_codes,
     reconstruction_error,
     rotation,
     save_crosscoder,
@@ -99,6 +100,19 @@ def test_codes_are_the_definition_written_out(config, seed):
         assert_close(codes.value[..., s], torch.where(is_open, z, 0), scale=10.0)
         rebuilt = codes.value[..., s] @ crosscoder.W_dec[:, s] + crosscoder.b_dec[s]
         assert_close(crosscoder(x)[:, s], rebuilt, scale=100.0)
+
+
+@given(config=configs(), seed=seeds(), tokens=st.integers(1, 6))
+def test_open_codes_list_what_encode_has_as_an_array(config, seed, tokens):
+    crosscoder, x = drawn(config, seed)
+    dense, listed = crosscoder.encode(x[:tokens]), open_codes(crosscoder, x[:tokens])
+    F, S = config.n_features, len(config.steps)
+    for s in range(S):
+        assert_close(listed.at(s, F), dense.value[..., s], scale=10.0)
+    assert_close(listed.union(F), dense.value.amax(-1), scale=10.0)
+    assert_close(listed.l0().expand(S), dense.l0())
+    at = [listed.feature[a:b] for a, b in zip(listed.offsets(), listed.offsets()[1:], strict=False)]
+    assert torch.cat(at).equal(dense.fired().nonzero()[:, 1])
 
 
 @given(config=configs(("topk", "batchtopk")), seed=seeds())

@@ -78,7 +78,7 @@ def test_the_verifier_rejects_what_does_not_hold(certificate, tmp_path):
     check("it is about", None, params={"a": "141/100", "b": "3/10"})
     check("claims 399 steps", None, n_steps=399)
     arrays = {name: getattr(certificate, name) for name in ("points", "frames")}
-    header = {"params": certificate.params, "n_unstable": 1, "n_steps": 400}
+    header = {"params": certificate.params, "n_unstable": 1, "n_steps": 400, "radius_max": 1.0}
     short = packed(header, {**arrays, "widths": certificate.widths[:-1]})
     (tmp_path / "t.npz").write_bytes(short)
     assert "shapes" in verify(HENON, tmp_path / "t.npz").reason
@@ -101,8 +101,15 @@ def test_any_moved_point_is_found(certificate, tmp_path_factory, index, side, se
 
 def test_files_that_are_no_certificates(tmp_path):
     (tmp_path / "x.npz").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="is no shadowing certificate"):
-        load_certificate(tmp_path / "x.npz")
+    for read in (load_certificate, lambda path: verify(HENON, path)):
+        with pytest.raises(ValueError, match=r"x\.npz is no shadowing certificate"):
+            read(tmp_path / "x.npz")
+    np.savez(tmp_path / "x.npz", points=ORBIT)
+    with pytest.raises(ValueError, match=r"is no shadowing certificate: KeyError 'header'"):
+        verify(HENON, tmp_path / "x.npz")
+    (tmp_path / "x.npz").write_bytes(packed({"n_unstable": "one"}, {}))
+    with pytest.raises(ValueError, match=r"is no shadowing certificate: .*'one'"):
+        verify(HENON, tmp_path / "x.npz")
     assert not verify(HENON, tmp_path).ok
 
 

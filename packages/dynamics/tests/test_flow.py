@@ -170,6 +170,18 @@ def test_a_jump_is_found_and_the_longest_segment_verifies(tmp_path):
     assert check(LORENZ, found, tmp_path / "c.npz").ok
 
 
+def test_what_no_boxes_follow_is_refused_not_an_error():
+    """Errors grow by e^60: boxes that large leave the domain of every bound."""
+    swings = Flow(f=lambda z, p: (1 + 0 * z[0], 45 * (1 - z[0] * z[0]) * z[1]), dim=2)
+    orbit = integrate(swings, [-1.0, 1e-9], 100, step=STEP)
+    found = certify_flow(swings, orbit, step=STEP, n_unstable=0)
+    assert not found.ok
+    assert 10 < found.n_steps < 100
+    root = Flow(f=lambda z, p: (1 + 0 * z[0], ops.sqrt(z[1])), dim=2)
+    with pytest.raises(ValueError, match="cannot be bounded along steps 0 to 1 of the orbit: sqrt"):
+        certify_flow(root, np.array([[0.0, 1e-4], [0.5, 0.2]]), step=0.5, n_unstable=0)
+
+
 def test_refusals():
     with pytest.raises(ValueError, match=r"orbit has shape \(1, 3\); lorenz needs"):
         certify_flow(LORENZ, ORBIT[:1], step=STEP)
@@ -185,6 +197,8 @@ def test_refusals():
         certify_flow(Flow(f=lambda z, p: (z[0],), dim=1), np.ones((3, 1)), step=STEP)
     with pytest.raises(ValueError, match="z0 has 2 components"):
         integrate(LORENZ, [1.0, 2.0], 3, step=STEP)
+    with pytest.raises(ValueError, match=r"at step \d+; .* so take a step below 0"):
+        integrate(LORENZ, START, 100, step=0.25)
     blow_up = Flow(f=lambda z, p: (z[0] * z[0], z[1]), dim=2, name="blow-up")
     with pytest.raises(ValueError, match=r"blow-up fails at step|orbit of blow-up is"):
         integrate(blow_up, [1.0, 1.0], 200, step=0.1)

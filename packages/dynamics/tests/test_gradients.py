@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from meristem_dynamics import (
     Map,
     covariant_vectors,
+    finite_time_exponents,
     iterate,
     jacobians,
     lyapunov,
@@ -79,6 +80,19 @@ def test_exponents_of_henon_and_lorenz():
     assert flow[1] == pytest.approx(0, abs=0.1)
     with pytest.raises(ValueError, match="errors need at least 41"):
         lyapunov(HENON, ORBIT[:20])
+
+
+def test_finite_time_exponents_average_to_the_whole_and_change_sign_without_hyperbolicity():
+    whole = lyapunov(HENON, ORBIT).exponents
+    assert finite_time_exponents(HENON, ORBIT, 3000)[0] == pytest.approx(whole)
+    parts = finite_time_exponents(HENON, ORBIT, 100)
+    assert parts[::100].mean(axis=0) == pytest.approx(whole, abs=1e-12)
+    assert (parts[:, 0] > 0.1).all()
+    skew = zoo.skew_variable_dimension(mean="0.2", size="1.5")
+    fibre = finite_time_exponents(skew, iterate(skew, [0.3, 0.0], 2000), 20)[:, 1]
+    assert fibre.min() < -0.05 < 0.05 < fibre.max()
+    with pytest.raises(ValueError, match=r"window is 3001; it must lie in 1\.\.\.3000"):
+        finite_time_exponents(HENON, ORBIT, 3001)
 
 
 def test_area_preserving_maps_pair_their_exponents():

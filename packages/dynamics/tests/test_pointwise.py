@@ -3,11 +3,8 @@ import pytest
 
 from meristem_dynamics import (
     Map,
-    check_pointwise,
     cone_check,
     expansivity,
-    finite_shadowing,
-    gains,
     pointwise_rates,
     topological_conjugacy,
     zoo,
@@ -15,79 +12,6 @@ from meristem_dynamics import (
 from meristem_dynamics._slowdown import EIGENVECTORS
 
 CAT = zoo.cat()
-
-
-def passages(f, nearest, before=40, after=450):
-    """Return orbits that pass the fixed point at distances `nearest`."""
-    s = np.array([nearest**2 / 0.6, np.full(len(nearest), 0.3)])
-    z, p = (EIGENVECTORS @ s).T, f.parameters()
-    back = [z]
-    for _ in range(before):
-        back.insert(0, np.stack(f.inverse(list(back[0].T), p), axis=1) % 1.0)
-    for _ in range(after):
-        back.append(f(back[-1]))
-    return np.swapaxes(np.array(back), 0, 1)
-
-
-def test_finite_shadowing_exponents():
-    cases = {
-        (1, 1): ({(3, 0): 1, (1, 2): 1}, {(0, 3): 1, (2, 1): 1}),
-        (2, 1): ({(5, 0): 1, (3, 2): 2, (1, 4): 1}, {(0, 3): 1, (2, 1): 1}),
-    }
-    for (k, k2), (P, Q) in cases.items():
-        found = finite_shadowing(zoo.degenerate_saddle(P, Q), [1e-6, 1e-7, 1e-8])
-        assert found.predicted == 1 / (2 * max(k, k2) + 1)
-        assert found.exponent == pytest.approx(found.predicted, abs=1e-6)
-        assert (found.lower <= found.upper).all()
-        assert (found.lower >= found.errors**found.predicted * 0.5).all()
-    with pytest.raises(ValueError, match="at least two positive"):
-        finite_shadowing(zoo.demo_saddle(), [1e-3])
-
-
-def test_one_dimensional_law():
-    """d^(1/p) <= eps <= (4^k d)^(1/p): the orbit pushed by d each step, and the true one."""
-    for k in (1, 2):
-        p, d = 2 * k + 1, 10.0 ** (-4 / k)
-        x = y = d ** (1 / p)
-        worst = 0.0
-        for _ in range(100_000):
-            x, y = x - x**p, y - y**p + d
-            worst = max(worst, abs(x - y))
-        assert 0.9 * d ** (1 / p) <= worst <= (4**k * d) ** (1 / p)
-
-
-def test_slowdown_exponents():
-    a = 0.3
-    f = zoo.slowdown_cat(a="0.3")
-    orbits = passages(f, np.geomspace(2e-4, 1e-2, 6))
-    rates = [pointwise_rates(f, orbit, settle=30) for orbit in orbits]
-    report = check_pointwise(rates, alpha=2 * a, below=0.08)
-    for side in (report.unstable, report.stable):
-        assert side.beta == pytest.approx(2 * a, abs=0.1)
-        assert side.gamma == pytest.approx(1 + 2 * a, abs=0.15)
-        assert side.beta_interval[0] <= side.beta <= side.beta_interval[1] + 0.05
-    assert not report.as_reported, "alpha = beta: the reported form excludes Katok's example"
-    assert report.ratio
-    assert report.separate
-    with pytest.raises(ValueError, match="dyadic shells"):
-        check_pointwise(rates, alpha=1, below=1e-3)
-
-
-def test_gains_grow_like_the_passage_time():
-    """K(d) ~ d^-beta near the neutral point."""
-    f = zoo.slowdown_cat(a="0.3")
-    nearest = np.geomspace(1e-4, 1e-3, 4)
-    top = []
-    for orbit, d in zip(passages(f, nearest, 30, 400), nearest, strict=True):
-        w = f.boundary_distance(orbit)
-        inside = np.flatnonzero(w < 0.3)
-        stop = inside[-1] if (np.diff(inside) > 1).sum() == 0 else inside[
-            np.flatnonzero(np.diff(inside) > 1)[0]]  # fmt: skip
-        part = orbit[: max(stop, int(np.argmin(w)) + 20)]
-        top.append(gains(f, part, n_unstable=1).gain.max())
-        assert w.min() < 2 * d
-    slope = np.polyfit(np.log(nearest), np.log(top), 1)[0]
-    assert slope == pytest.approx(-0.6, abs=0.12)
 
 
 def test_cat_map_has_no_boundary():

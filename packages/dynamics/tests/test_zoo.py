@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meristem_dynamics import Flow, Map, iterate, jacobians, load_system, pseudo_orbit, zoo
+from meristem_dynamics import (
+    Flow,
+    Map,
+    integrate,
+    iterate,
+    jacobians,
+    load_system,
+    pseudo_orbit,
+    zoo,
+)
 from meristem_dynamics._slowdown import EIGENVECTORS, GROWTH, _shift
 
 points = st.tuples(st.floats(-0.49, 0.49), st.floats(-0.49, 0.49)).map(np.array)
@@ -106,6 +115,27 @@ def test_code_that_cannot_be_differentiated_is_refused():
     nan = Map(f=lambda z, p: (z[0] * float("nan"),), dim=1)
     with pytest.raises(ValueError, match="must be differentiable"):
         jacobians(nan, np.zeros((2, 1)))
+
+
+@pytest.mark.parametrize(
+    ("f", "complaint"),
+    [
+        (lambda z, p: (z[0],), "f of user system returns 1 components; dim is 2"),
+        (lambda z, p: (z[0], z[7]), r"cannot be evaluated at \[0.5, 0.5\]: IndexError: .*; mend f"),
+        (lambda z, p: (z[0], p.q), "cannot be evaluated .* has no attribute 'q'; mend f"),
+    ],
+)
+def test_code_that_does_not_run_is_refused(f, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        iterate(Map(f=f, dim=2), [0.5, 0.5], 3)
+    with pytest.raises(ValueError, match=complaint):
+        integrate(Flow(f=f, dim=2), [0.5, 0.5], 3, step=0.1)
+
+
+def test_a_flow_that_no_series_enters_is_refused():
+    rough = Flow(f=lambda z, p: (z[1], -math.sin(z[0])), dim=2)
+    with pytest.raises(ValueError, match="cannot be expanded in a series: must be real number"):
+        integrate(rough, [0.5, 0.5], 3, step=0.1)
 
 
 def test_users_file(tmp_path):

@@ -302,6 +302,7 @@ def sampled(model):
         "completion_mask": mask, "advantages": torch.tensor([1.3, -0.7, 0.4, -1.1]),
         "old_per_token_logps": -torch.rand(4, 6, generator=g) * 6,
         "ref_per_token_logps": -torch.rand(4, 6, generator=g) * 6,
+        "sampling_per_token_logps": -torch.rand(4, 6, generator=g) * 6,
         "num_items_in_batch": torch.tensor(30.0),
     }  # fmt: skip
 
@@ -350,6 +351,29 @@ POLICY = {
         {"importance_sampling_level": "sequence"},
         lambda s, r: ml.mean_of_sequence_sums(_gspo(s, r), s.mask),
     ),
+    "off-policy mask": (
+        {"loss_type": "dapo", "off_policy_mask_threshold": 0.5},
+        _tokens(
+            lambda s, r: (
+                _ppo(high=0.28)(s, r)
+                * ml.off_policy_mask(s, r.sampling_logprobs, r.advantages, threshold=0.5)
+            )
+        ),
+    ),
+    "high entropy": (
+        {"loss_type": "dapo", "top_entropy_quantile": 0.4},
+        _tokens(lambda s, r: _ppo(high=0.28)(s, r) * ml.high_entropy_mask(s, fraction=0.4)),
+    ),
+    "entropy bonus": (
+        {"loss_type": "bnpo", "entropy_coef": 0.05},
+        lambda s, r: ml.mean_over_tokens(
+            _ppo(high=0.28)(s, r) + ml.entropy_bonus(s, 0.05), s.mask
+        ),
+    ),
+    "sampler weights": (
+        {"loss_type": "dapo", "engine": True},
+        _tokens(lambda s, r: _ppo(high=0.28)(s, r) * r.weights),
+    ),
     "gmpo": ({}, _means(lambda s, r: ml.gmpo_loss(s, r.old_logprobs, r.advantages))),
 }  # fmt: skip
 
@@ -359,9 +383,10 @@ def test_policy_losses_against_trl(name, tiny_model, tokenizer, tmp_path, monkey
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
     from trl import GRPOTrainer
 
+    from meristem_losses.hf import Statistics
     from meristem_losses.trl import with_policy_loss
 
-    more, loss = POLICY[name]
+    more, loss = dict(POLICY[name][0]), POLICY[name][1]
     kind = GRPOTrainer
     if name == "gmpo":
         from trl.experimental.gmpo import GMPOTrainer as kind
@@ -369,14 +394,20 @@ def test_policy_losses_against_trl(name, tiny_model, tokenizer, tmp_path, monkey
         more = {"epsilon": 0.4, "epsilon_high": 0.4}
     else:
         more = {"loss_type": name, "epsilon": 0.2, "epsilon_high": 0.28, **more}
-    kl = more.pop("kl", 0.0)
+    kl, engine = more.pop("kl", 0.0), more.pop("engine", False)
     theirs = grpo_trainer(kind, tiny_model(0), tokenizer, tmp_path, **more)
     theirs.beta = kl  # set late: the trainer would look for its reference on a hub
-    ours = grpo_trainer(with_policy_loss(GRPOTrainer, loss), tiny_model(0), tokenizer, tmp_path)
+    theirs.use_vllm = engine  # set late too: there is no engine
+    adapted = with_policy_loss(GRPOTrainer, loss, statistics=Statistics(entropy=True))
+    ours = grpo_trainer(adapted, tiny_model(0), tokenizer, tmp_path)
     for trainer in (theirs, ours):
         trainer.current_gradient_accumulation_steps = 2
         trainer.model.train()
     batch = sampled(theirs.model)
+    if engine:
+        before, there = batch["old_per_token_logps"], batch["sampling_per_token_logps"]
+        stats = ml.TokenStats(logprobs=before, lse=before, mask=batch["completion_mask"].bool())
+        batch["importance_sampling_ratio"] = ml.sampler_weights(stats, before, there, high=3.0)
     same(value_and_gradients(ours, batch), value_and_gradients(theirs, batch))
 
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import math
+import signal
+import subprocess
 import sys
 from functools import cache
 
@@ -13,7 +15,6 @@ from scipy.special import betainc
 
 import meristem_testtime as tt
 from meristem_core import stream
-from meristem_core.testing import kill_and_resume
 
 ALPHABET = "ab;."
 STEP = tt.Step(stop=(";",), max_tokens=3, max_steps=4)
@@ -422,18 +423,21 @@ def test_a_failing_engine_stops_the_search_with_its_own_error():
 
 
 RUN = """
-import sys, time
+import os, signal, sys
 from pathlib import Path
 import numpy as np
 import meristem_testtime as tt
 from meristem_core import stream, write_json
 
-def process(ids):
-    time.sleep(0.002)  # so that a kill meets a search, not a start
-    return stream(0, "process", *ids).dirichlet(np.ones(4))
+folder, left = Path(sys.argv[1]), int(sys.argv[2])
 
-folder = Path(sys.argv[1])
-folder.mkdir(exist_ok=True)
+def process(ids):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return stream(0, "process", *ids).dirichlet([3, 3, 3, 1])
+
 with tt.ReplayEngine(folder / "journal.jsonl", tt.FakeEngine(process, "ab;.")) as engine:
     guide = tt.reward_guide(lambda question, text: float(stream(1, text).random()))
     found = tt.search_sync(engine, {f"q{i}": "ab" for i in range(8)}, tt.mcts(12, 2), guide=guide,
@@ -445,9 +449,16 @@ write_json(folder / "result.json", [
 """
 
 
-@pytest.mark.parametrize("at", [0.4, 0.6])
-def test_a_killed_search_resumes_bit_for_bit(tmp_path, at):
-    folder = tmp_path / "run"
-    both = kill_and_resume([sys.executable, "-c", RUN, str(folder)], folder, at=at)
-    assert both.was_running
-    assert both.whole == both.resumed
+@pytest.mark.parametrize("token", [20, 150])
+def test_a_search_killed_at_a_token_resumes_bit_for_bit(tmp_path, token):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder, dies_at, code in (
+        (whole, 0, 0),
+        (killed, token, -signal.SIGKILL),
+        (killed, 0, 0),
+    ):
+        folder.mkdir(exist_ok=True)
+        words = [sys.executable, "-c", RUN, str(folder), str(dies_at)]
+        assert subprocess.run(words, check=False).returncode == code
+    for name in ("result.json", "journal.jsonl"):
+        assert (whole / name).read_bytes() == (killed / name).read_bytes()

@@ -200,13 +200,19 @@ def test_large_questions_use_probabilities(make):
     assert tt.maj_at_k(make([rows]), [1])[0, 0] == pytest.approx(wanted, abs=1e-9)
 
 
-def test_the_import_is_light():
-    code = (
-        "import sys, meristem_testtime; "
-        "print([m for m in ('torch', 'transformers', 'scipy', 'aiohttp') if m in sys.modules])"
-    )
+def test_the_import_is_light_and_every_name_can_be_used():
+    code = """
+import sys, meristem_testtime as tt
+print("numpy" in sys.modules, set(tt.__all__) <= set(dir(tt)))
+from meristem_testtime import *
+print(len(tt.__all__), len(set(tt.__all__) & set(globals())))
+print([m for m in ('torch', 'transformers', 'scipy', 'aiohttp') if m in sys.modules])
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    first, names, heavy = done.stdout.splitlines()
+    assert first == "False True"
+    assert len(set(names.split())) == 1
+    assert heavy == "[]"
 
 
 def test_unknown_tie_rules_are_named_without_the_type_checker():

@@ -65,7 +65,12 @@ def measure(
     ks = _powers(least) if ks is None else tuple(ks)
     rules = rules_for(traces)
     coverage = tt.pass_at_k(traces, ks)
-    notes: list[str] = []
+    notes = [
+        f"{name} has values below 0, the least {column.min():g}, so no vote is weighted by it; map "
+        "it to positive values first"
+        for name, column in traces.scores.items()
+        if column.min() < 0
+    ]
     return Measured(
         questions=len(traces.questions),
         samples=traces.question.size,

@@ -64,18 +64,29 @@ def read_questions(path: Path, limit: int | None) -> list[Question]:
     return found
 
 
+class _NoJsonError(Exception):
+    """NaN or Infinity, which Python reads and JSON does not have."""
+
+
+def _refused(word: str) -> None:
+    raise _NoJsonError(word)
+
+
 def _question(path: Path, number: int, content: bytes) -> Question:
     try:
         line = msgspec.convert(
-            loads(content.decode()), Line
+            loads(content.decode(), parse_constant=_refused), Line
         )  # json says where it fails, msgspec does not
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}:{number}:{error.start + 1}: not UTF-8; mend the line") from None
     except JSONDecodeError as error:
         raise UsageError(f"{path}:{number}:{error.colno}: {error.msg}; mend the line") from None
+    except _NoJsonError as error:
+        column = content.find(str(error).encode()) + 1
+        raise UsageError(f"{path}:{number}:{column}: {error} is no JSON; mend the line") from None
     except msgspec.ValidationError as error:
         raise UsageError(f"{path}:{number}:1: {error}; mend the line") from None
-    for name in ("question", "answer"):
+    for name in ("id", "question", "answer"):
         if not str(getattr(line, name)).strip():
             raise UsageError(f"{path}:{number}:{content.find(name.encode()) + 1}: {name} is empty")
     if len(line.options) > len(LETTERS):

@@ -19,15 +19,15 @@ class Settings:
     tokens: int = 2_000_000
     """Tokens to train on; a smaller corpus is read several times."""
 
-    activation: Literal["jumprelu", "batchtopk"] = "jumprelu"
+    activation: Literal["jumprelu", "batchtopk", "relu"] = "jumprelu"
     """jumprelu: a learned threshold per feature, as in the paper; batchtopk: a fixed number of
-    features per token and snapshot."""
+    features per token and snapshot; relu: with an L1 penalty, which shrinks norms."""
 
     k: int = 32
     """Open features per token and snapshot, of batchtopk."""
 
     sparsity: float = 0.3
-    """Weight of jumprelu's penalty: more of it opens fewer features."""
+    """Weight of the penalty of jumprelu or relu: more of it opens fewer features."""
 
     learning_rate: float = 1e-3
     """Peak rate of Adam."""

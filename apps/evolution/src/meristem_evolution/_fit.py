@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from meristem_core import Journal, latest_checkpoint
 from meristem_core.command import Progress
@@ -21,10 +22,13 @@ from meristem_crosscoders import Progress as Trained
 from meristem_evolution._config import Settings
 from meristem_evolution._study import Study
 
+Penalty = Literal["tanh_quad", "l1", "none"]
+
 FOLDED = "crosscoder.safetensors"
 INITIAL_TOKENS = 64  # on which the first norm is searched, 70 times
 NORMALISATION_TOKENS = 16_384
 CHECKPOINTS, RECORDS = 20, 200  # of a run, about
+PENALTIES: dict[str, Penalty] = {"jumprelu": "tanh_quad", "relu": "l1", "batchtopk": "none"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,12 +116,12 @@ def crosscoder_config(snapshots: SnapshotSet, settings: Settings) -> CrosscoderC
 
 def train_config(settings: Settings, steps: int) -> TrainConfig:
     """Return how the settings train."""
-    jumps = settings.activation == "jumprelu"
+    penalty = PENALTIES[settings.activation]
     return TrainConfig(
         steps=steps,
         lr=settings.learning_rate,
-        penalty="tanh_quad" if jumps else "none",
-        sparsity=settings.sparsity if jumps else 0.0,
+        penalty=penalty,
+        sparsity=0.0 if penalty == "none" else settings.sparsity,
         dead_after=max(settings.batch, steps * settings.batch // 10),
         checkpoint_every=max(1, math.ceil(steps / CHECKPOINTS)),
         progress_every=max(1, steps // RECORDS),

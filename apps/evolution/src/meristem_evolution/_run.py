@@ -10,7 +10,7 @@ import torch
 
 from meristem_core import RunDir, open_run, write_atomic, write_json
 from meristem_core.command import UsageError
-from meristem_crosscoders import SnapshotSet, check_memory
+from meristem_crosscoders import Crosscoder, SnapshotSet, check_memory
 from meristem_evolution._attribute import Attributed, attribute, load_effects
 from meristem_evolution._checkpoints import find_source, load_source
 from meristem_evolution._config import EvolutionConfig, Settings
@@ -156,12 +156,8 @@ def evolve(
     UsageError
         If an activation is not finite, the loss diverges, or too few features live.
     """
+    fitted, crosscoder, measured = fit_and_measure(stages, study, settings)
     try:
-        fitted = stages.finish("fit", Fitted, lambda folder, p: fit(folder, study, settings, p))
-        crosscoder = load_fitted(stages.folder("fit"))
-        measured = stages.finish(
-            "measure", Measured, lambda folder, p: measure(folder, study, crosscoder, settings, p)
-        )
         attributed = stages.finish(
             "attribute",
             Attributed,
@@ -187,6 +183,27 @@ def evolve(
     )
     write_atomic(page, render_explorer(explorer))
     return evolved
+
+
+def fit_and_measure(
+    stages: Stages, study: Study, settings: Settings
+) -> tuple[Fitted, Crosscoder, Measured]:
+    """Run the first two stages of `evolve` and return what they leave, with the folded crosscoder.
+
+    Raises
+    ------
+    UsageError
+        If an activation is not finite, the loss diverges, or too few features live.
+    """
+    try:
+        fitted = stages.finish("fit", Fitted, lambda folder, p: fit(folder, study, settings, p))
+        crosscoder = load_fitted(stages.folder("fit"))
+        measured = stages.finish(
+            "measure", Measured, lambda folder, p: measure(folder, study, crosscoder, settings, p)
+        )
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(str(error)) from error
+    return fitted, crosscoder, measured
 
 
 UNSTORED = ("out", "device", "json")  # decide where and how, not what

@@ -140,7 +140,7 @@ def _first_of(table: Table, worst: list[int]) -> list[Block]:
     rest = Table(columns=table.columns, rows=table.rows[OPEN:])
     return [
         Table(columns=table.columns, rows=table.rows[:OPEN], caption=table.caption),
-        Details(summary=f"The next {len(worst) - OPEN}", blocks=[rest]),
+        Details(summary=f"{len(worst) - OPEN} more", blocks=[rest]),
     ]
 
 

@@ -1,4 +1,9 @@
-"""One run: data, training with evaluations and checkpoints, the model, result and report."""
+"""One run: data, training with evaluations and checkpoints, the model, result and report.
+
+A group of processes must end before the interpreter does: threads of gloo that live on abort it now
+and then. `torch.distributed.nn.functional` keeps the group of the moment of its import in default
+arguments, and an optimiser's first step imports it; so it is imported here, before there is one.
+"""
 
 import copy
 import resource
@@ -12,6 +17,7 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
+import torch.distributed.nn.functional
 import transformers
 from accelerate import Accelerator
 
@@ -103,7 +109,11 @@ def posttrain(config: PosttrainConfig, *, say: Callable[[str], None]) -> Posttra
                 f"{config.batch}; {len(data.held_out)} held out, {data.left_out} too long"
             )
         run = _Run(config, objective, schedule, data, accelerator, stored, tokenizer)
-        return run.finish(model)
+        result = run.finish(model)
+    _leave(accelerator)
+    if result is None:
+        sys.exit(0)
+    return result
 
 
 class _Run:
@@ -125,8 +135,8 @@ class _Run:
         every = max(1, schedule.steps // config.evaluations)
         self.evaluated = {0, schedule.steps, *range(every, schedule.steps, every)}
 
-    def finish(self, model: Any) -> Posttrained:
-        """Train from the last checkpoint, evaluate, save and report."""
+    def finish(self, model: Any) -> Posttrained | None:
+        """Train from the last checkpoint, evaluate, save and report; the main process returns."""
         begin = time.perf_counter()
         reference = copy.deepcopy(model)
         if self.config.reference is not None:
@@ -157,12 +167,7 @@ class _Run:
                 seed=self.config.seed, accelerator=self.accelerator, start=start, before=before,
                 after=lambda step, found: self._log(step, found, metrics, progress),
             )  # fmt: skip
-        result = self._result(bare, time.perf_counter() - begin) if main else None
-        self.accelerator.wait_for_everyone()  # none leaves while another may still need it
-        self.accelerator.end_training()
-        if result is None:
-            sys.exit(0)
-        return result
+        return self._result(bare, time.perf_counter() - begin) if main else None
 
     def _evaluate(self, model: Any, reference: Any) -> dict[str, Any]:
         model.eval()
@@ -246,6 +251,13 @@ class _Run:
         self.tokenizer.save_pretrained(partial)
         shutil.rmtree(self.out / "model", ignore_errors=True)
         partial.rename(self.out / "model")
+
+
+def _leave(accelerator: Accelerator) -> None:
+    """End the group of processes when all are done."""
+    accelerator.wait_for_everyone()
+    accelerator.free_memory()  # the wrapped model holds the group too
+    accelerator.end_training()
 
 
 def _load(name: str) -> tuple[Any, Any]:

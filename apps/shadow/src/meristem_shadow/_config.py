@@ -28,7 +28,7 @@ class InfoConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrbitConfig:
-    """Compute an orbit and prove that a true orbit of the exact map stays near it.
+    """Compute an orbit and prove that a true orbit of the exact map or flow stays near it.
 
     The proof is written as data and checked again in Arb arithmetic by code that shares nothing
     with the code that found it. Where no proof of the whole orbit closes, the step is named and the
@@ -36,7 +36,7 @@ class OrbitConfig:
     """
 
     system: SystemName
-    """A map's name from `meristem shadow list`, or FILE.py, or FILE.py:NAME."""
+    """A name from `meristem shadow list`, or FILE.py, or FILE.py:NAME."""
 
     params: Parameters = ()
     """Parameters, such as a=1.4; decimals are exact."""
@@ -45,10 +45,14 @@ class OrbitConfig:
     """Steps of the orbit."""
 
     start: str = ""
-    """Start, such as 0.1,0.2; by default 0.1 in every variable, settled for 100 steps."""
+    """Start, such as 0.1,0.2; by default 0.1 in every variable, settled for 100 steps of a map,
+    1000 of a flow."""
+
+    step: float | None = None
+    """Time between points of a flow, 1/64 by default; one too long for its series is an error."""
 
     noise: float = 0.0
-    """Size of an error added to every step, uniform; 0 leaves the rounding errors alone."""
+    """Size of an error added to every step of a map, uniform; 0 leaves rounding errors alone."""
 
     refine: bool = False
     """Bring the orbit nearer to a true one first; the radius is then around the refined orbit."""
@@ -60,7 +64,7 @@ class OrbitConfig:
     """Number of expanding directions; by default that of the orbit's positive exponents."""
 
     verify: bool = True
-    """Check the certificate in Arb, about 30 microseconds a step."""
+    """Check the certificate in Arb: about 30 microseconds a step of a map, 2 ms of a flow."""
 
     out: Path = Path("runs/shadow")
     """Folder for the certificate, result.json and report.html."""
@@ -193,7 +197,7 @@ class VerifyConfig:
     """A certificate, or the folder of one in blocks."""
 
     system: SystemName
-    """The map that it is about."""
+    """The map or flow that it is about."""
 
     params: Parameters = ()
     """Parameters, such as a=1.4; decimals are exact."""

@@ -50,15 +50,15 @@ class Followed:
 def follow(
     optimiser: Optimiser, given: Trajectory, *, directions: int, progress: Progress
 ) -> Followed:
-    """Return how closely exact trajectories follow `given`, p_0, ..., p_T, float64."""
+    """Return how closely float64 trajectories follow `given`, p_0, ..., p_T, of any float type."""
     T, P = len(given) - 1, given.shape[1] // 3
     count = _Count(progress, (1 + 2 * SWEEPS + 2 * ROUNDS + 1) * T)
     errors: list[Tensor] = []
     for t in range(T):
-        errors.append((given[t + 1] - optimiser.step(given[t], t))[:P].norm())
+        errors.append((given[t + 1] - optimiser.step(given[t].double(), t))[:P].norm())
         count()
     V, growth = _growing(optimiser, given, directions, count)
-    a = torch.zeros(directions, dtype=given.dtype)
+    a = torch.zeros(directions, dtype=V.dtype)
     first = best = _trial(optimiser, given, V, a, count)
     rounds = 0
     for _ in range(ROUNDS):
@@ -68,7 +68,7 @@ def follow(
             break
         (a, best), rounds = better, rounds + 1
     return Followed(
-        travelled=(given - given[0])[:, :P].norm(dim=1),
+        travelled=torch.stack([(p[:P].double() - given[0, :P]).norm() for p in given]),
         errors=torch.stack(errors),
         same_start=first.distance,
         shadow=best.distance,
@@ -83,17 +83,17 @@ def _growing(
 ) -> tuple[Float[Tensor, "three_p k"], Float[Tensor, " k"]]:
     """Return orthonormal starts in the parameters that grow most, and by how much."""
     T, P = len(given) - 1, given.shape[1] // 3
-    V = torch.randn(P, k, generator=torch.Generator().manual_seed(0), dtype=given.dtype)
-    growth = torch.ones(k, dtype=given.dtype)
+    V = torch.randn(P, k, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    growth = torch.ones(k, dtype=V.dtype)
     for _ in range(SWEEPS):
         W = _padded(torch.linalg.qr(V).Q)
         for t in range(T):
-            W = _push(optimiser, given[t], W, t)
+            W = _push(optimiser, given[t].double(), W, t)
             count()
         growth = torch.linalg.svdvals(W[:P])
         W = _padded(W[:P])
         for t in reversed(range(T)):
-            W = _pull(optimiser, given[t], W, t)
+            W = _pull(optimiser, given[t].double(), W, t)
             count()
         V = W[:P]
     return _padded(torch.linalg.qr(V).Q), growth

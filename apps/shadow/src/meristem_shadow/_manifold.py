@@ -154,14 +154,9 @@ def _branches(config: ManifoldConfig, local: Local) -> tuple[dict[int, md.Curve]
     branches: list[Branch] = []
     with progress_bar("grow") as show:
         for done, side in enumerate((1, -1)):
-            try:
-                grown = md.grow(local, length=config.length, side=side)
-            except (ValueError, OverflowError) as error:
-                branches.append(Branch(side=side, length=0.0, points=0, reason=str(error)))
-            else:
-                curves[side] = grown
-                size, count = float(grown.arc[-1]), len(grown.points)
-                branches.append(Branch(side=side, length=size, points=count, reason=""))
+            grown = curves[side] = md.grow(local, length=config.length, side=side, throw=False)
+            size, count = float(grown.arc[-1]), len(grown.points)
+            branches.append(Branch(side=side, length=size, points=count, reason=grown.reason))
             show(done + 1, 2, {})
     return curves, branches
 
@@ -221,7 +216,7 @@ def sentence(found: Finding) -> str:
     else:
         text += f" is a series of order {found.order} (not proved)"
     bad = [branch for branch in found.branches if branch.reason]
-    return text + (f"; branch {bad[0].side:+d} could not be grown" if bad else "")
+    return text + "".join(f"; branch {b.side:+d} ends at length {b.length:.2g}" for b in bad)
 
 
 def _point(point: list[float]) -> str:

@@ -98,22 +98,13 @@ class Optimiser:
         return total / len(parts)
 
 
-def load_optimiser(
-    run: Path,
-    snapshot: int | None,
-    *,
-    steps: int,
-    sequences: int,
-    length: int,
-    lr: float,
-    seed: int,
-) -> tuple[Optimiser, State, int]:
-    """Return the maps, the float64 state WARM_UP steps after a snapshot, and the snapshot's step.
+def load_model(run: Path, snapshot: int | None) -> tuple[nn.Module, int]:
+    """Return the model of a snapshot in float64, by default the middle one, and its step.
 
     Raises
     ------
     ValueError
-        If the run has no such snapshot or too few tokens.
+        If the run has no such snapshot.
     """
     found = {
         int(p.parent.name[5:]): p.parent for p in run.glob("pretrain/snapshots/step-*/config.json")
@@ -129,6 +120,19 @@ def load_optimiser(
     ).eval()
     model.config.use_cache = False
     _keep_type(model)
+    return model, chosen
+
+
+def optimiser_of(
+    model: nn.Module, run: Path, *, steps: int, sequences: int, length: int, lr: float, seed: int
+) -> tuple[Optimiser, State]:
+    """Return the maps with batches of a run's tokens, and the float64 state WARM_UP steps on.
+
+    Raises
+    ------
+    ValueError
+        If the run has too few tokens.
+    """
     parameters = dict(model.named_parameters())
     theta = torch.cat([each.detach().flatten() for each in parameters.values()])
     decay = torch.cat(
@@ -145,7 +149,7 @@ def load_optimiser(
     state = torch.cat([theta, torch.zeros(2 * len(theta), dtype=theta.dtype)])
     for t in range(-WARM_UP, 0):
         state = optimiser.step(state, t)
-    return optimiser, state, chosen
+    return optimiser, state
 
 
 def _keep_type(model: nn.Module) -> None:

@@ -28,6 +28,19 @@ if TYPE_CHECKING:
 FIGURE_POINTS = 4000
 SIZE = 340  # of the figure's square, in its own units
 SMALLEST = 1e-18  # radii below are drawn there
+MAP_THEOREM = (
+    "The theorem is about the exact map with these exact parameters. Around each point is a box; "
+    "the map carries each box across the next along the expanding directions and into it along the "
+    "others, so by Brouwer's theorem one true orbit passes through all. It is one of many: the "
+    "shadow is not unique."
+)
+FLOW_THEOREM = (
+    "The theorem is about the exact equations with these exact parameters. Through each point goes "
+    "a section across the flow, with a box on it; following the solutions from one section to the "
+    "next carries each box across the next along the expanding directions and into it along the "
+    "others, so by Brouwer's theorem one true solution passes through all, not exactly at the "
+    "times of the points. It is one of many: the shadow is not unique."
+)
 
 
 def sentence(shadow: "Shadow") -> str:
@@ -37,6 +50,12 @@ def sentence(shadow: "Shadow") -> str:
     orbit = "the refined orbit" if shadow.moved is not None else "the computed orbit"
     if shadow.verdict is not None and not shadow.verdict.ok and shadow.ok:
         return f"the certificate of {orbit} of {of} was rejected: {shadow.verdict.reason}"
+    if shadow.ok and shadow.time_shift is not None:
+        return (
+            f"a true solution of {of} passes within {shadow.radius_max:.2g} of all "
+            f"{shadow.steps + 1:,} points of {orbit}, at times {shadow.time_shift:.2g} off at "
+            f"most; the median bound is {shadow.radius_median:.2g}"
+        )
     if shadow.ok:
         return (
             f"a true orbit of {of} stays within {shadow.radius_max:.2g} of all "
@@ -44,8 +63,9 @@ def sentence(shadow: "Shadow") -> str:
             f"{shadow.radius_median:.2g}"
         )
     last = shadow.first + shadow.certified_steps
+    what = "orbit" if shadow.step is None else "solution"
     return (
-        f"no true orbit of {of} is proved near all {shadow.steps + 1:,} points of {orbit}: it "
+        f"no true {what} of {of} is proved near all {shadow.steps + 1:,} points of {orbit}: it "
         f"fails at step {shadow.failed_at:,}; steps {shadow.first:,} to {last:,} are certified"
     )
 
@@ -88,6 +108,10 @@ def _verdict(shadow: "Shadow") -> list[Block]:
         Tile(label="median radius", value=f"{shadow.radius_median:.2g}"),
         Tile(label="largest step error", value=f"{shadow.residual_max:.2g}"),
     ]
+    if shadow.time_shift is not None:
+        tiles.append(
+            Tile(label="drift in time", value=f"{shadow.time_shift:.2g}", note="at most, in all")
+        )
     if shadow.moved is not None:
         tiles.append(
             Tile(
@@ -187,17 +211,13 @@ def _hypotheses(shadow: "Shadow") -> list[Block]:
         *([f"parameter {key}", f"exactly {value}"] for key, value in shadow.params.items()),
         ["start", ", ".join(f"{x!r}" for x in shadow.start)],
         ["steps", f"{shadow.steps:,}"],
+        *([["time between points", f"{shadow.step!r}"]] if shadow.step is not None else []),
         ["noise added to each step", f"{shadow.noise:g}"],
         ["expanding directions", str(shadow.n_unstable)],
         *([f"seconds: {name}", f"{value:.2f}"] for name, value in shadow.seconds.items()),
     ]
     return [
-        Text(
-            "The theorem is about the exact map with these exact parameters. Around each point is "
-            "a box; the map carries each box across the next along the expanding directions and "
-            "into it along the others, so by Brouwer's theorem one true orbit passes through all. "
-            "It is one of many: the shadow is not unique."
-        ),
+        Text(MAP_THEOREM if shadow.step is None else FLOW_THEOREM),
         Table(columns=["hypothesis", "value"], rows=rows),
     ]
 

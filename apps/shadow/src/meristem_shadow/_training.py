@@ -22,6 +22,7 @@ from meristem_core.report import (
 )
 from meristem_shadow._config import TrainingConfig
 from meristem_shadow._finish import tell, write
+from meristem_shadow._memory import check_memory
 from meristem_shadow._report import logs
 
 if TYPE_CHECKING:
@@ -79,16 +80,18 @@ def run(config: TrainingConfig) -> int:
 
 
 def _find(config: TrainingConfig) -> Finding:
-    import torch
 
     from meristem_shadow._follow import follow
-    from meristem_shadow._optimiser import load_optimiser
+    from meristem_shadow._optimiser import load_model, optimiser_of
 
-    optimiser, state, snapshot = load_optimiser(
-        config.run, config.snapshot, steps=config.steps, sequences=config.sequences,
+    model, snapshot = load_model(config.run, config.snapshot)
+    parameters = sum(each.numel() for each in model.parameters())
+    check_memory(parameters, config.steps, config.directions)
+    optimiser, state = optimiser_of(
+        model, config.run, steps=config.steps, sequences=config.sequences,
         length=config.tokens, lr=config.lr, seed=config.seed,
     )  # fmt: skip
-    given = torch.stack(rounded(optimiser, state, config.steps, config.rounding))
+    given = rounded(optimiser, state, config.steps, config.rounding)
     with progress_bar("shadow") as show:
         found = follow(optimiser, given, directions=config.directions, progress=show)
     lists = {
@@ -107,8 +110,8 @@ def _find(config: TrainingConfig) -> Finding:
     )
 
 
-def rounded(optimiser: "Optimiser", state: "Tensor", steps: int, rounding: str) -> "list[Tensor]":
-    """Return the states of rounded training as float64 vectors; weights and moments are float32."""
+def rounded(optimiser: "Optimiser", state: "Tensor", steps: int, rounding: str) -> "Tensor":
+    """Return the states of rounded training, whose weights and moments are float32, as rows."""
     import torch
 
     options: dict[str, Any] = {
@@ -116,13 +119,12 @@ def rounded(optimiser: "Optimiser", state: "Tensor", steps: int, rounding: str) 
         "float32": {},
         "reordered": {"one_by_one": True},
     }[rounding]
-    state = state.float()
-    states = [state.double()]
+    states = torch.empty(steps + 1, len(state))
+    states[0] = state
     for t in range(steps):
-        state = optimiser.step(state, t, **options)
-        if not bool(state.isfinite().all()):
+        states[t + 1] = optimiser.step(states[t], t, **options)
+        if not bool(states[t + 1].isfinite().all()):
             raise ValueError(f"rounded training is not finite at step {t}; lower --lr")
-        states.append(state.double())
     return states
 
 

@@ -209,7 +209,7 @@ def _key(text: str, digits: int | None, percent: Percent, depth: int) -> str:
             return "{" + "|".join(sorted(set(keys))) + "}"
         if wrapped and body[0] == "{" and parts[0].strip():
             return "{" + _key(parts[0], digits, percent, depth + 1) + "}"
-    if _is_formula(body):
+    if not _is_number(body) and _is_formula(body):  # a number too long to write out is text
         return _formula_key(body, digits) or f"text:{''.join(body.split())}"
     return f"text:{body.casefold()}"
 
@@ -250,6 +250,11 @@ def _real(body: str) -> Fraction | None:
     if len(exponent) > 6 or len(whole) + len(part) + abs(int(exponent)) > MAX_DIGITS:
         return None
     return Fraction(int(whole + part)) * Fraction(10) ** (int(exponent) - len(part))
+
+
+def _is_number(body: str) -> bool:
+    found = _REAL.fullmatch(body.removesuffix("%").strip(" +-"))
+    return found is not None and bool(found["whole"] or found["part"])
 
 
 def _ratio(body: str) -> Fraction | None:

@@ -11,6 +11,7 @@ from meristem_crosscoders._config import CrosscoderConfig
 from meristem_crosscoders._contexts import Contexts, top_contexts
 from meristem_crosscoders._correlation import rank_correlation
 from meristem_crosscoders._curves import Curve, ablate_curve, restore_curve
+from meristem_crosscoders._entries import OpenCodes
 from meristem_crosscoders._evolution import (
     KINDS,
     Lifecycle,
@@ -54,6 +55,7 @@ from meristem_crosscoders._quality import Quality, evaluate
 from meristem_crosscoders._run import load_normalisation
 from meristem_crosscoders._scaling import LatentScaling, latent_scaling, norm_agreement
 from meristem_crosscoders._schedule import Progress, TrainConfig, TrainResult
+from meristem_crosscoders._select import open_codes
 from meristem_crosscoders._sensitivity import (
     EmergenceAgreement,
     Thinned,
@@ -74,9 +76,11 @@ from meristem_crosscoders._tasks import (
     sva_pairs,
 )
 from meristem_crosscoders._train import train
+from meristem_crosscoders._triggers import TRIGGERS, Triggers, feature_triggers
 
 __all__ = [
     "KINDS",
+    "TRIGGERS",
     "ActivationBatch",
     "Attribution",
     "Codes",
@@ -92,6 +96,7 @@ __all__ = [
     "Lifecycle",
     "Matching",
     "Normalisation",
+    "OpenCodes",
     "Pairs",
     "Phases",
     "Progress",
@@ -102,6 +107,7 @@ __all__ = [
     "Thinned",
     "TrainConfig",
     "TrainResult",
+    "Triggers",
     "TurningPoint",
     "WarmupEffect",
     "ablate_curve",
@@ -115,6 +121,7 @@ __all__ = [
     "evaluate",
     "every_second",
     "feature_cosines",
+    "feature_triggers",
     "find_snapshots",
     "fold_normalisation",
     "gradient_attribution",
@@ -132,6 +139,7 @@ __all__ = [
     "nearest_features",
     "ngram_phases",
     "norm_agreement",
+    "open_codes",
     "patching_attribution",
     "preactivation_penalty",
     "rank_correlation",

@@ -1,4 +1,4 @@
-"""Codes of many tokens a block at a time, so that no analysis holds all of them.
+"""Codes of many tokens as lists, a block at a time, so that no analysis holds all of them.
 
 Shape letters: B tokens, F features, S snapshots, D width, N sequences, T positions.
 """
@@ -9,9 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from meristem_crosscoders._entries import OpenCodes
 from meristem_crosscoders._model import Crosscoder
+from meristem_crosscoders._select import open_codes
 
-BLOCK_CODES = 2**23  # numbers in one block of codes: 32 MiB in float32
+BLOCK_CODES = 2**23  # pre-activations in one block: 32 MiB in float32
 
 # From tokens to the raw activations of all snapshots: `SnapshotSet.activations`.
 Activations = Callable[[Int[Tensor, "N T"]], Float[Tensor, "N T S D"]]
@@ -19,7 +21,7 @@ Activations = Callable[[Int[Tensor, "N T"]], Float[Tensor, "N T S D"]]
 
 def code_blocks(
     crosscoder: Crosscoder, batches: Iterable[Float[Tensor, "_ S D"]]
-) -> Iterator[tuple[Float[Tensor, "b S D"], Float[Tensor, "b F S"]]]:
+) -> Iterator[tuple[Float[Tensor, "b S D"], OpenCodes]]:
     """Yield all activations in order, in blocks, each with its codes.
 
     Raises
@@ -29,7 +31,7 @@ def code_blocks(
         mode, where codes depend on the block.
     """
     check_ready(crosscoder)
-    size = max(1, BLOCK_CODES // (crosscoder.config.n_features * len(crosscoder.config.steps)))
+    size = max(1, BLOCK_CODES // crosscoder.config.n_features)
     tokens = 0
     for batch_BSD in batches:
         if not bool(batch_BSD.isfinite().all()):
@@ -37,25 +39,18 @@ def code_blocks(
         tokens += len(batch_BSD)
         for x_BSD in batch_BSD.split(size):
             with torch.no_grad():
-                f_BFS = crosscoder.encode(x_BSD).value
-            yield x_BSD, f_BFS
+                codes = open_codes(crosscoder, x_BSD)
+            yield x_BSD, codes
     if tokens == 0:
         raise ValueError("there is no activation; the iterator was empty or used up")
-
-
-def open_code(f_BFS: Float[Tensor, "B F S"]) -> Float[Tensor, "B F"]:
-    """Return the code of each feature where it is open at any snapshot, 0 elsewhere.
-
-    Gates open for positive pre-activations only, and an open code is the same at every snapshot.
-    """
-    return f_BFS.amax(-1) + 0.0  # no -0.0, which shut gates leave
 
 
 def code_at(
     crosscoder: Crosscoder, x_NTSD: Float[Tensor, "N T S D"], snapshot: int
 ) -> Float[Tensor, "N T F"]:
     """Return the codes of sequences at one snapshot."""
-    parts = [f_BFS[..., snapshot] for _, f_BFS in code_blocks(crosscoder, [x_NTSD.flatten(0, 1)])]
+    blocks = code_blocks(crosscoder, [x_NTSD.flatten(0, 1)])
+    parts = [codes.at(snapshot, crosscoder.config.n_features) for _, codes in blocks]
     return torch.cat(parts).unflatten(0, x_NTSD.shape[:2])
 
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from meristem_crosscoders._blocks import Activations, check_raw, code_blocks, open_code
+from meristem_crosscoders._blocks import Activations, check_raw, code_blocks
 from meristem_crosscoders._contexts import Contexts
 from meristem_crosscoders._frames import long_frame
 from meristem_crosscoders._model import Crosscoder
@@ -109,12 +109,12 @@ def _shortened(
         read = tokens[row_P[:, None], last_P[:, None] + torch.arange(1 - size, 1)]
         x_PSD = activations(read)[:, -1].to(crosscoder.W_enc)
         done = start
-        for _, f_BFS in code_blocks(crosscoder, [x_PSD]):
-            mine = ((of_M >= done) & (of_M < done + len(f_BFS))).nonzero()[:, 0]
+        for _, codes in code_blocks(crosscoder, [x_PSD]):
+            mine = ((of_M >= done) & (of_M < done + codes.tokens)).nonzero()[:, 0]
             i = feature_M[mine]
-            f = open_code(f_BFS).cpu()[of_M[mine] - done, i]
+            f = codes.union(len(largest_F)).cpu()[of_M[mine] - done, i]
             strength_M[mine] = (f * largest_F[i]).float()
-            done += len(f_BFS)
+            done += codes.tokens
     return strength_M
 
 

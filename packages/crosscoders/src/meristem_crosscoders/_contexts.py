@@ -9,16 +9,18 @@ Shape letters: F features, C contexts, W window, S snapshots, R sequences, T pos
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from meristem_crosscoders._blocks import BLOCK_CODES, Activations, check_raw, code_blocks, open_code
+from meristem_crosscoders._blocks import BLOCK_CODES, Activations, check_raw, code_blocks
+from meristem_crosscoders._entries import OpenCodes
 from meristem_crosscoders._frames import long_frame
 from meristem_crosscoders._model import Crosscoder
+from meristem_crosscoders._select import joined
 
 AFTER = 4  # one token in so many of a window follows the strongest one
 
@@ -95,9 +97,10 @@ def top_contexts(
     offsets_W = torch.arange(width) - (width - 1 - width // AFTER)
     peak_F = crosscoder.norms().argmax(1)
     best: _Best | None = None
-    for first, strength_RTF, x_RTSD in _strengths(crosscoder, activations, tokens, peak_F):
+    for first, strength_RTF, codes in _strengths(crosscoder, activations, tokens, peak_F):
         strength_RTF[:, :drop_first] = 0
-        found = _strongest(crosscoder, strength_RTF, x_RTSD, first, offsets_W)
+        is_open = codes.is_open.expand(-1, len(crosscoder.config.steps))
+        found = _strongest(strength_RTF, replace(codes, is_open=is_open), first, offsets_W)
         best = found if best is None else best.joined(found)
         best = best.largest(n)
     if best is None:
@@ -148,22 +151,20 @@ def _strengths(
     activations: Activations,
     tokens: Int[Tensor, "R T"],
     peak_F: Int[Tensor, " F"],
-) -> Iterator[tuple[int, Float[Tensor, "r T F"], Float[Tensor, "r T S D"]]]:
-    """Yield the first row, the strengths and the activations of some sequences."""
+) -> Iterator[tuple[int, Float[Tensor, "r T F"], OpenCodes]]:
+    """Yield the first row, the strengths and the codes of some sequences."""
     T, F = tokens.shape[1], len(peak_F)
     norm_F = crosscoder.norms().gather(1, peak_F[:, None])[:, 0]
     rows = max(1, 4 * BLOCK_CODES // (T * F))
     for first in range(0, len(tokens), rows):
         x_RTSD = activations(tokens[first : first + rows]).to(crosscoder.W_enc)
-        blocks = code_blocks(crosscoder, [x_RTSD.flatten(0, 1)])
-        parts = [open_code(f_BFS) * norm_F for _, f_BFS in blocks]
-        yield first, torch.cat(parts).unflatten(0, (len(x_RTSD), T)), x_RTSD
+        codes = joined([each for _, each in code_blocks(crosscoder, [x_RTSD.flatten(0, 1)])])
+        yield first, (codes.union(F) * norm_F).unflatten(0, (len(x_RTSD), T)), codes
 
 
 def _strongest(
-    crosscoder: Crosscoder,
     strength_RTF: Float[Tensor, "R T F"],
-    x_RTSD: Float[Tensor, "R T S D"],
+    codes: OpenCodes,
     first: int,
     offsets_W: Int[Tensor, " W"],
 ) -> _Best:
@@ -174,20 +175,16 @@ def _strongest(
     inside_RWF = (place_RWF >= 0) & (place_RWF < T)
     window_RWF = strength_RTF.gather(1, place_RWF.clamp(0, T - 1)) * inside_RWF
     row_RF = torch.arange(first, first + R, device=position_RF.device)[:, None].expand(R, F)
-    open_RFS = torch.stack(
-        [_open_at(crosscoder, x, at) for x, at in zip(x_RTSD, position_RF, strict=True)]
-    )
-    return _Best(strength_RF, row_RF, position_RF, window_RWF, open_RFS)
+    return _Best(strength_RF, row_RF, position_RF, window_RWF, _open_at(codes, position_RF, T))
 
 
-def _open_at(
-    crosscoder: Crosscoder, x_TSD: Float[Tensor, "T S D"], position_F: Int[Tensor, " F"]
-) -> Bool[Tensor, "F S"]:
-    """Return at which snapshots each feature is open at its own position of a sequence."""
-    places, of_feature_F = position_F.unique(return_inverse=True)
-    blocks = code_blocks(crosscoder, [x_TSD[places]])
-    open_PFS = torch.cat([f_BFS != 0 for _, f_BFS in blocks])
-    return open_PFS[of_feature_F, torch.arange(len(position_F), device=places.device)]
+def _open_at(codes: OpenCodes, position_RF: Int[Tensor, "R F"], T: int) -> Bool[Tensor, "R F S"]:
+    """Return at which snapshots each feature is open at its own position of each sequence."""
+    row, place, i = codes.token // T, codes.token % T, codes.feature
+    here = place == position_RF[row, i]
+    open_RFS = codes.is_open.new_zeros(*position_RF.shape, codes.is_open.shape[1])
+    open_RFS[row[here], i[here]] = codes.is_open[here]
+    return open_RFS
 
 
 def _contexts(

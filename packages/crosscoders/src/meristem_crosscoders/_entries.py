@@ -29,8 +29,11 @@ Exact = Callable[[Tensor, Tensor], Tensor]  # tokens, rising, and features -> z
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entries:
-    """Open (token, feature) pairs, sorted by token and feature within: a CSR matrix."""
+class OpenCodes:
+    """Open (token, feature) pairs, sorted by token and feature within: a CSR matrix.
+
+    G is the number of gates of a feature: one per snapshot, or 1 for all of them.
+    """
 
     tokens: int
     token: Int[Tensor, " n"]
@@ -42,8 +45,26 @@ class Entries:
         """Return where each token's entries begin."""
         return offsets_of(self.token, self.tokens)
 
+    def l0(self) -> Float[Tensor, " G"]:
+        """Return the mean number of open features per token, at each gate."""
+        return self.is_open.sum(0).double() / self.tokens
 
-def rebuilt(entries: Entries, W_dec_FSD: Float[Tensor, "F S D"]) -> Float[Tensor, "G B E"]:
+    def union(self, n_features: int) -> Float[Tensor, "B F"]:
+        """Return the code of each feature where it is open at any snapshot, 0 elsewhere."""
+        return self._table(self.value, n_features)
+
+    def at(self, snapshot: int, n_features: int) -> Float[Tensor, "B F"]:
+        """Return the codes at one snapshot."""
+        gate = snapshot if self.is_open.shape[1] > 1 else 0
+        return self._table(self.value * self.is_open[:, gate], n_features)
+
+    def _table(self, value: Float[Tensor, " n"], n_features: int) -> Float[Tensor, "B F"]:
+        table = value.new_zeros(self.tokens, n_features)
+        table[self.token, self.feature] = value
+        return table
+
+
+def rebuilt(entries: OpenCodes, W_dec_FSD: Float[Tensor, "F S D"]) -> Float[Tensor, "G B E"]:
     """Return sum_i f_i W_dec,i of the listed entries, by gate: E = S D / G numbers each."""
     F, G = len(W_dec_FSD), entries.is_open.shape[1]
     table, parts = W_dec_FSD.reshape(F * G, -1), []

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from meristem_crosscoders._auxiliary import Auxiliary
 from meristem_crosscoders._bags import bag_dots, bag_sums, column_sums, offsets_of
-from meristem_crosscoders._entries import Entries, rebuilt
+from meristem_crosscoders._entries import OpenCodes, rebuilt
 from meristem_crosscoders._mesh import Mesh
 from meristem_crosscoders._model import Crosscoder
 from meristem_crosscoders._penalties import Kind, Penalty, penalty_of, totals
@@ -57,7 +57,7 @@ class Gradients:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ByFeature:
-    """Entries sorted by feature."""
+    """OpenCodes sorted by feature."""
 
     token: Int[Tensor, " n"]
     coefficient: Float[Tensor, " n"]
@@ -93,7 +93,7 @@ class SparseStep:
 
     crosscoder: Crosscoder
     x_BSD: Float[Tensor, "B S D"]
-    entries: Entries
+    entries: OpenCodes
     norms_FS: Float[Tensor, "F S"]
     gate_norms_FG: Float[Tensor, "F G"]
     terms: Terms

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from meristem_crosscoders._blocks import check_ready
 from meristem_crosscoders._gates import largest_per_token
-from meristem_crosscoders._model import Codes, Crosscoder
+from meristem_crosscoders._model import Crosscoder
+from meristem_crosscoders._select import open_codes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +82,8 @@ def held_out_snapshot(
     for x_BSD, held_BD in batches:
         if not bool(x_BSD.isfinite().all()) or not bool(held_BD.isfinite().all()):
             raise ValueError(f"a batch after token {tokens} holds NaN or infinity; drop them")
-        codes = crosscoder.encode(x_BSD)
-        gated = [_gated(crosscoder, codes, rows_FD) for rows_FD, _ in decoders]
+        z_BF = _ungated(crosscoder, x_BSD)
+        gated = [_gated(crosscoder, z_BF, rows_FD) for rows_FD, _ in decoders]
         for i, (rows_FD, bias_D) in enumerate(decoders):
             errors[i] += float((gated[i] @ rows_FD + bias_D - held_BD).double().square().sum())
         opened += int(gated[-1].count_nonzero())
@@ -124,14 +125,20 @@ def _decoder(
     return rows_FD, crosscoder.b_dec[before].lerp(crosscoder.b_dec[before + 1], share)
 
 
+def _ungated(crosscoder: Crosscoder, x_BSD: Float[Tensor, "B S D"]) -> Float[Tensor, "B F"]:
+    """Return the codes, which a shared gate decides for all snapshots, or what others will gate."""
+    if crosscoder.config.gate == "shared":
+        return open_codes(crosscoder, x_BSD).union(crosscoder.config.n_features)
+    return crosscoder.preactivations(x_BSD)
+
+
 def _gated(
-    crosscoder: Crosscoder, codes: Codes, rows_FD: Float[Tensor, "F D"]
+    crosscoder: Crosscoder, z_BF: Float[Tensor, "B F"], rows_FD: Float[Tensor, "F D"]
 ) -> Float[Tensor, "B F"]:
     """Return the codes at a snapshot with these decoder rows."""
     config = crosscoder.config
     if config.gate == "shared":
-        return codes.value[..., 0]
-    z_BF = codes.preactivation
+        return z_BF
     u_BF = z_BF * rows_FD.norm(dim=1)
     if config.activation == "topk":
         assert config.k is not None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from meristem_crosscoders._entries import rebuilt
 from meristem_crosscoders._model import Crosscoder
-from meristem_crosscoders._select import listed
+from meristem_crosscoders._select import open_codes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ def evaluate(crosscoder: Crosscoder, batches: Iterable[Float[Tensor, "_ S D"]]) 
     for x_BSD in batches:
         if not bool(x_BSD.isfinite().all()):
             raise ValueError(f"a batch after token {n} holds NaN or infinity; drop such tokens")
-        codes, x = listed(crosscoder, x_BSD), x_BSD.double()
+        codes, x = open_codes(crosscoder, x_BSD), x_BSD.double()
         found = rebuilt(codes, crosscoder.W_dec).transpose(0, 1).reshape(x.shape)
         error = (found + crosscoder.b_dec - x).square().sum((0, 2))
         B, batch_mean = x.shape[0], x.mean(0)

@@ -16,8 +16,9 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from meristem_core import Interval
-from meristem_crosscoders._blocks import code_blocks, normalised_rows, open_code
+from meristem_crosscoders._blocks import code_blocks, normalised_rows
 from meristem_crosscoders._correlation import rank_correlation
+from meristem_crosscoders._entries import OpenCodes, rebuilt
 from meristem_crosscoders._frames import long_frame
 from meristem_crosscoders._model import Crosscoder
 
@@ -103,18 +104,18 @@ def latent_scaling(
     d_FD = rows_FSD[torch.arange(F, device=peak_F.device), peak_F]
     error_FS, rebuilt_FS, own_FS = torch.zeros(3, F, S, dtype=torch.float64, device=d_FD.device)
     square_F, firings_F, tokens = own_FS[:, 0].clone(), torch.zeros_like(peak_F), 0
-    for x_BSD, f_BFS in code_blocks(crosscoder, batches):
-        part_BSD = torch.einsum("bfs,fsd->bsd", f_BFS, crosscoder.W_dec)
+    for x_BSD, codes in code_blocks(crosscoder, batches):
+        part_BSD = rebuilt(codes, crosscoder.W_dec).transpose(0, 1).reshape(x_BSD.shape)
         left_BSD = (x_BSD - crosscoder.b_dec - part_BSD) * crosscoder.scale[:, None]
-        open_BF = open_code(f_BFS)
-        own_FS += torch.einsum("bf,bfs->fs", open_BF, f_BFS)
-        square_F += open_BF.square().sum(0)
-        firings_F += (open_BF != 0).sum(0)
+        square_n = codes.value.double().square()
+        own_FS.index_add_(0, codes.feature, square_n[:, None] * codes.is_open.expand(-1, S))
+        square_F.index_add_(0, codes.feature, square_n)
+        firings_F += codes.feature.bincount(minlength=F)
         for target_BSD, sums_FS in (
             (left_BSD, error_FS),
             (part_BSD * crosscoder.scale[:, None], rebuilt_FS),
         ):
-            _add_inner_products(sums_FS, open_BF, target_BSD, d_FD)
+            _add_inner_products(sums_FS, codes, target_BSD, d_FD)
         tokens += len(x_BSD)
     error_FS += own_FS * torch.einsum("fsd,fd->fs", rows_FSD, d_FD)
     weight_F1 = (square_F * d_FD.square().sum(1))[:, None]
@@ -164,13 +165,13 @@ def norm_agreement(
 
 
 def _add_inner_products(
-    sums_FS: Tensor, code_BF: Tensor, target_BSD: Tensor, direction_FD: Tensor
+    sums_FS: Tensor, codes: OpenCodes, target_BSD: Tensor, direction_FD: Tensor
 ) -> None:
-    """Add sum_b code <target, direction> where the code is not 0."""
-    token, feature = code_BF.nonzero(as_tuple=True)
-    for b, i in zip(token.split(PAIRS), feature.split(PAIRS), strict=True):
+    """Add sum_b code <target, direction> over the open codes."""
+    parts = (each.split(PAIRS) for each in (codes.token, codes.feature, codes.value))
+    for b, i, f in zip(*parts, strict=True):
         products_PS = torch.einsum("psd,pd->ps", target_BSD[b], direction_FD[i])
-        sums_FS.index_add_(0, i, (products_PS * code_BF[b, i][:, None]).double())
+        sums_FS.index_add_(0, i, (products_PS * f[:, None]).double())
 
 
 def _tiny(x: Tensor) -> float:

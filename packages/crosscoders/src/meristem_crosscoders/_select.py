@@ -13,8 +13,8 @@ from torch import Tensor
 from meristem_crosscoders._bags import offsets_of
 from meristem_crosscoders._entries import (
     Coarse,
-    Entries,
     Exact,
+    OpenCodes,
     Scores,
     coarse_scores,
     exact_scores,
@@ -40,7 +40,7 @@ def ranked(
     batch: int,
     coarse: Coarse | None = None,
     mesh: Mesh = Mesh(),  # noqa: B008 frozen
-) -> Entries:
+) -> OpenCodes:
     """Return the entries that rank highest: "topk", and "batchtopk" in training.
 
     Parameters
@@ -72,7 +72,7 @@ def ranked(
 def _ranked(
     crosscoder: Crosscoder, x_BE: Tensor, norms_FG: Tensor, *, batch: int, coarse: Coarse | None,
     mesh: Mesh,
-) -> Entries:  # fmt: skip
+) -> OpenCodes:  # fmt: skip
     rows_FE, bias_F = crosscoder.W_enc.detach().flatten(1), crosscoder.b_enc.detach()
     k = crosscoder.config.k or 0
 
@@ -92,8 +92,16 @@ def _ranked(
     return entries(len(x_BE), *parts[0]) if len(parts) == 1 else _union(parts, z_BF)
 
 
-def listed(crosscoder: Crosscoder, x_BSD: Float[Tensor, "B S D"]) -> Entries:
-    """Return the open entries of a batch: what `Crosscoder.encode` has as an array."""
+def open_codes(crosscoder: Crosscoder, x_BSD: Float[Tensor, "B S D"]) -> OpenCodes:
+    """Return the codes of a batch as a list: what `Crosscoder.encode` has as an array, detached.
+
+    Holds a list of the open pairs and, of arrays, pre-activations (B, F) only.
+
+    Raises
+    ------
+    ValueError
+        As `Crosscoder.encode` does.
+    """
     crosscoder.check_shape(x_BSD)
     x_BE, norms_FG = crosscoder.encoded(x_BSD), crosscoder.gate_norms().detach()
     activation = crosscoder.config.activation
@@ -104,12 +112,12 @@ def listed(crosscoder: Crosscoder, x_BSD: Float[Tensor, "B S D"]) -> Entries:
     return above(z_BF, norms_FG, least)
 
 
-def joined(parts: list[Entries]) -> Entries:
+def joined(parts: list[OpenCodes]) -> OpenCodes:
     """Return the entries of parts of a batch as those of the whole."""
     if len(parts) == 1:
         return parts[0]
     starts = accumulate((part.tokens for part in parts), initial=0)
-    return Entries(
+    return OpenCodes(
         tokens=sum(part.tokens for part in parts),
         token=torch.cat([p.token + start for p, start in zip(parts, starts, strict=False)]),
         feature=torch.cat([part.feature for part in parts]),
@@ -118,10 +126,10 @@ def joined(parts: list[Entries]) -> Entries:
     )
 
 
-def entries(tokens: int, token: Tensor, feature: Tensor, value: Tensor) -> Entries:
+def entries(tokens: int, token: Tensor, feature: Tensor, value: Tensor) -> OpenCodes:
     """Return entries of a shared gate."""
     is_open = torch.ones_like(value, dtype=torch.bool)[:, None]
-    return Entries(tokens=tokens, token=token, feature=feature, value=value, is_open=is_open)
+    return OpenCodes(tokens=tokens, token=token, feature=feature, value=value, is_open=is_open)
 
 
 def above(
@@ -129,7 +137,7 @@ def above(
     norms_FG: Float[Tensor, "F G"],
     threshold_FG: Float[Tensor, "F_or_one G_or_one"],
     near_F1: Float[Tensor, "F 1"] | None = None,
-) -> Entries:
+) -> OpenCodes:
     """Return the entries with z n above a threshold, or z n above `near` at any gate.
 
     `is_open` tells which gates are above their threshold. Only z > 0 counts.
@@ -144,7 +152,7 @@ def above(
     if near_F1 is None:
         keep = is_open.any(1)
         token, feature, z, is_open = token[keep], feature[keep], z[keep], is_open[keep]
-    return Entries(tokens=len(z_BF), token=token, feature=feature, value=z, is_open=is_open)
+    return OpenCodes(tokens=len(z_BF), token=token, feature=feature, value=z, is_open=is_open)
 
 
 def over_features(found: Found, norms_F: Tensor, tokens: int, k: int, cohort: Cohort) -> Found:
@@ -172,7 +180,7 @@ def _bar(count: int, cohort: Cohort) -> Callable[[Tensor], Tensor]:
     return bar
 
 
-def _union(parts: list[tuple[Tensor, Tensor, Tensor]], z_BF: Float[Tensor, "B F"]) -> Entries:
+def _union(parts: list[tuple[Tensor, Tensor, Tensor]], z_BF: Float[Tensor, "B F"]) -> OpenCodes:
     """Return the entries that are open at any gate."""
     B, F = z_BF.shape
     keys = torch.cat([token * F + feature for token, feature, _ in parts])
@@ -183,6 +191,6 @@ def _union(parts: list[tuple[Tensor, Tensor, Tensor]], z_BF: Float[Tensor, "B F"
     )
     is_open[place, gate] = True
     token, feature = key // F, key % F
-    return Entries(
+    return OpenCodes(
         tokens=B, token=token, feature=feature, value=z_BF[token, feature], is_open=is_open
     )

@@ -119,7 +119,8 @@ def ledoit_wolf(
 
 
 def _labels(crosscoder: Crosscoder, x_BSD: Tensor) -> Bool[Tensor, "B F"]:
-    return torch.cat([(f_BFS != 0).any(-1) for _, f_BFS in code_blocks(crosscoder, [x_BSD])])
+    F = crosscoder.config.n_features
+    return torch.cat([codes.union(F) > 0 for _, codes in code_blocks(crosscoder, [x_BSD])])
 
 
 def _varies(label_BF: Bool[Tensor, "B F"]) -> Bool[Tensor, " F"]:

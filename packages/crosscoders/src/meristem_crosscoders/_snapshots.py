@@ -42,8 +42,8 @@ class SnapshotSet:
     Raises
     ------
     ValueError
-        If there is no model, the site is missing (the nearest names are listed), or width or
-        vocabulary differ.
+        If there is no model, the site is missing (the nearest names are listed), or width,
+        vocabulary or submodules differ.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class SnapshotSet:
         self.site = site
         self.device = torch.device(device)
         self.d_model, self.vocabulary = 0, 0
+        self._names: set[str] = set()
         self._load = {step: models[step] for step in self.steps}
         self._models: dict[int, nn.Module] = {}
         for step in self.steps:
@@ -188,6 +189,13 @@ class SnapshotSet:
                     "snapshots are of one run, so leave that one out"
                 )
             setattr(self, name, known)
+        names = {name for name, _ in model.named_modules()}
+        self._names = self._names or names
+        if others := sorted(names ^ self._names):
+            raise ValueError(
+                f"the models of steps {self.steps[0]} and {step} differ: one has no "
+                f"{others[0]!r}; snapshots are of one run, so leave that one out"
+            )
 
     def _check_tokens(self, tokens: Tensor) -> None:
         if not tokens.numel():

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from meristem_crosscoders._auxiliary import Auxiliary, auxiliary
-from meristem_crosscoders._entries import Coarse, Entries
+from meristem_crosscoders._entries import Coarse, OpenCodes
 from meristem_crosscoders._gradients import Gradients, SparseStep, Terms, Window
 from meristem_crosscoders._mesh import Mesh
 from meristem_crosscoders._model import Crosscoder
@@ -59,7 +59,7 @@ def step_gradients(
             crosscoder, x_BSD, error, terms.dead_F, weight=terms.auxk, batch=batch, mesh=mesh
         )
 
-    def lists(entries: Entries, **more: object) -> Gradients:
+    def lists(entries: OpenCodes, **more: object) -> Gradients:
         return SparseStep(
             crosscoder=crosscoder, x_BSD=x_BSD, entries=entries, norms_FS=norms_FS,
             gate_norms_FG=gates_FG, terms=terms, batch=batch, mesh=mesh, **more,  # pyright: ignore[reportArgumentType]

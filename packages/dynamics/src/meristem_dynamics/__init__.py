@@ -4,6 +4,12 @@ from meristem_dynamics import ops, zoo
 from meristem_dynamics._ball import Ball
 from meristem_dynamics._certificate import Certificate, certify, load_certificate
 from meristem_dynamics._conjugacy import Conjugacy, conjugacy
+from meristem_dynamics._coordinates import (
+    FatouCoordinate,
+    KoenigsCoordinate,
+    fatou_coordinate,
+    koenigs,
+)
 from meristem_dynamics._enclosure import Enclosure, certify_manifold
 from meristem_dynamics._finite import FiniteShadowing, finite_shadowing
 from meristem_dynamics._flow import certify_flow
@@ -18,7 +24,13 @@ from meristem_dynamics._gradients import Gradient, runge_kutta, shadowing_gradie
 from meristem_dynamics._growth import Curve, grow
 from meristem_dynamics._invariant import FixedPoint, Manifold, fixed_point, invariant_manifold
 from meristem_dynamics._long import LongCertificate, certify_long
-from meristem_dynamics._lyapunov import CovariantVectors, Spectrum, covariant_vectors, lyapunov
+from meristem_dynamics._lyapunov import (
+    CovariantVectors,
+    Spectrum,
+    covariant_vectors,
+    finite_time_exponents,
+    lyapunov,
+)
 from meristem_dynamics._parabolic import DegenerateGraph, Wedge, certify_graph, degenerate_graph
 from meristem_dynamics._pointwise import (
     ConeReport,
@@ -59,12 +71,14 @@ __all__ = [
     "Enclosure",
     "Expansivity",
     "Exponents",
+    "FatouCoordinate",
     "FiniteShadowing",
     "FixedPoint",
     "Flow",
     "FormReport",
     "Gains",
     "Gradient",
+    "KoenigsCoordinate",
     "LongCertificate",
     "Manifold",
     "Map",
@@ -89,8 +103,10 @@ __all__ = [
     "covariant_vectors",
     "degenerate_graph",
     "expansivity",
+    "fatou_coordinate",
     "finite_shadowing",
     "finite_shadowing_bound",
+    "finite_time_exponents",
     "fixed_point",
     "gains",
     "grow",
@@ -99,6 +115,7 @@ __all__ = [
     "is_positive_definite",
     "iterate",
     "jacobians",
+    "koenigs",
     "load_certificate",
     "load_system",
     "lyapunov",

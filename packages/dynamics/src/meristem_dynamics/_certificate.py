@@ -6,7 +6,7 @@
   eta_s(n+1) = (C eta - e)_s, eta_u(n) = C_uu^-1 (eta_u(n+1) - C_us eta_s(n) + e_u) sends the
   product of boxes into itself; a Brouwer fixed point is a true orbit inside all boxes
 - C here is the mean value matrix, the integral of Df over the segment from p_n, which C_n encloses
-- the widths are found by two scans; every inequality is then checked with outward rounding
+- the widths are found and checked in `_widths`
 """
 
 import heapq
@@ -21,25 +21,17 @@ from jaxtyping import Float
 from meristem_core import write_atomic
 from meristem_dynamics._archive import packed, unpacked
 from meristem_dynamics._bounds import Bounds, coupling, residuals
-from meristem_dynamics._splitting import (
-    apply,
-    backward_scan,
-    checked_dimension,
-    frames_along,
-    growth_rates,
-    scan,
-)
+from meristem_dynamics._splitting import apply, checked_dimension, frames_along, growth_rates
 from meristem_dynamics._systems import Map, System, check_finite, jacobians
+from meristem_dynamics._widths import SLACK, UNDERFLOW, fits, widths_of, worst
 
-SLACK = 1.0 + 2.0**-45  # covers the rounding of the inequalities' sums, d <= 12
-UNDERFLOW = 1e-300  # covers what products of tiny numbers lose
 LARGEST_DIMENSION = 12
 REACH = 2e7  # first box: this many typical errors, at most REACH_SIZE of the orbit's size
 REACH_SIZE = 1e-4
 ROUNDS = 8
 ATTEMPTS = 200
-GROW = 1.02  # widths are scanned with this factor on the errors,
-STEP = 1.0 + 2.0**-40  # and with this one on the step, so that the checks have room
+PATIENCE = 3
+NEARLY = 0.9
 
 Points = Float[np.ndarray, "n d"]
 Steps = Float[np.ndarray, "m d"]
@@ -167,19 +159,18 @@ class Work:
 
     def longest(self) -> Segment:
         """Return the whole orbit if its inequalities close, else the longest part found."""
-        queue: list[tuple[int, int, int]] = [(-len(self.errors), 0, len(self.errors))]
+        queue = [(-len(self.errors), 0, len(self.errors), PATIENCE)]
         failed_at: int | None = None
         for _ in range(ATTEMPTS):
             if not queue:
                 break
-            _, a, b = heapq.heappop(queue)
+            _, a, b, patience = heapq.heappop(queue)
             widths, bad = self.attempt(a, b)
             if widths is not None:
                 return Segment(a, b, widths, failed_at)
             failed_at = bad if failed_at is None else failed_at
-            for left, right in ((a, bad), (bad + 1, b)):
-                if right > left:
-                    heapq.heappush(queue, (left - right, left, right))
+            for part in _parts(a, bad, b, patience):
+                heapq.heappush(queue, part)
         return Segment(0, 0, np.zeros((1, self.errors.shape[1])), failed_at)
 
     def attempt(self, a: int, b: int) -> tuple[Points | None, int]:
@@ -206,12 +197,29 @@ class Work:
         """Return widths that fulfil the inequalities with bounds over `box`; infinite if none."""
         try:
             bounds, errors = self.bound(a, b, box)
-        except (OverflowError, ZeroDivisionError) as error:
+        except (ArithmeticError, ValueError) as error:
+            if box.any():  # f need not be defined so far from the orbit
+                return np.full((len(box) + 1, box.shape[1]), np.inf)
             raise ValueError(
-                f"f cannot be bounded near the orbit: {error}; the orbit comes too near a "
-                "singularity for its errors"
+                f"f cannot be bounded along steps {a} to {b} of the orbit: {error}"
             ) from error
         return widths_of(bounds, errors, self.k)
+
+
+def _parts(a: int, bad: int, b: int, patience: int) -> list[tuple[int, int, int, int]]:
+    """Return what is left of the steps a, ..., b around one that fails, for the queue.
+
+    A part that is nearly the whole is tried as it is `patience` times in a row, then in halves.
+    """
+    out: list[tuple[int, int, int, int]] = []
+    for left, right in ((a, bad), (bad + 1, b)):
+        large = right - left > NEARLY * (b - a)
+        if large and not patience:
+            middle = (left + right) // 2
+            out += [(m - n, m, n, PATIENCE) for m, n in ((left, middle), (middle, right)) if n > m]
+        elif right > left:
+            out.append((left - right, left, right, patience - 1 if large else PATIENCE))
+    return out
 
 
 def certificate_of(system: System, work: Work, segment: Segment, **more: Any) -> Certificate:
@@ -240,67 +248,6 @@ def certificate_of(system: System, work: Work, segment: Segment, **more: Any) ->
         widths=widths,
         **more,
     )
-
-
-def widths_of(
-    bounds: Bounds,
-    errors: Steps,
-    k: int,
-    start: Float[np.ndarray, " m"] | None = None,
-    end: Float[np.ndarray, " k"] | None = None,
-) -> Points:
-    """Return widths (u, v) of the inequalities by two scans, and once more for C_su u.
-
-    Widths that are not finite, or violate an inequality after rounding, come back infinite.
-    """
-    n, d = errors.shape
-    v0 = np.zeros(d - k) if start is None else start
-    su_u: Any = 0.0
-    u: Any = np.zeros((n + 1, k))
-    v: Any = np.zeros((n + 1, d - k))
-    with np.errstate(over="ignore", invalid="ignore"):
-        for _ in range(2):
-            v = scan(bounds.ss * STEP, GROW * (errors[:, k:] + su_u), v0)
-            source = GROW * errors[:, :k] + apply(bounds.us, v[:-1])
-            u = backward_scan(bounds.inverse * STEP, source, end)
-            su_u = apply(bounds.su, np.where(np.isfinite(u[:-1]), u[:-1], 0.0))
-    return settle(bounds, errors, np.concatenate([u, v], axis=1), k)
-
-
-def settle(bounds: Bounds, errors: Steps, widths: Points, k: int) -> Points:
-    """Return the widths with infinity at each step whose inequality is not certain."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        u, v = widths[:, :k], widths[:, k:]
-        right = apply(bounds.inverse, (u[1:] + apply(bounds.us, v[:-1]) + errors[:, :k]) * SLACK)
-        rise = apply(bounds.su, u[:-1]) + apply(bounds.ss, v[:-1]) + errors[:, k:]
-        bad_u = ~(right * SLACK + UNDERFLOW <= u[:-1])
-        bad_v = ~(rise * SLACK + UNDERFLOW <= v[1:])
-    out = widths.copy()
-    out[:-1, :k][bad_u] = np.inf
-    out[1:, k:][bad_v] = np.inf
-    return out
-
-
-def fits(widths: Points, box: Steps) -> bool:
-    """Return whether all widths lie in the box over which the bounds were taken."""
-    return bool((widths[:-1] <= box).all() and np.isfinite(widths[-1]).all())
-
-
-def worst(linear: Points, errors: Steps, k: int) -> int:
-    """Return the step that fails first, from the widths over boxes of size 0.
-
-    Where the linear problem has no solution, that is where widths become infinite; otherwise where
-    (gain)^2 times error, the measure of what curvature adds, is largest.
-    """
-    unbounded = ~np.isfinite(linear)
-    backward = np.flatnonzero(unbounded[:-1, :k].any(axis=1))
-    if backward.size:
-        return int(backward[-1])
-    forward = np.flatnonzero(unbounded[1:, k:].any(axis=1))
-    if forward.size:
-        return int(forward[0])
-    size = np.maximum(linear[:-1].max(axis=1), linear[1:].max(axis=1))
-    return int(np.argmax(2 * np.log(size) + np.log(errors.max(axis=1))))
 
 
 def _radius(

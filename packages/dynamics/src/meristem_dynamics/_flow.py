@@ -35,13 +35,7 @@ from jaxtyping import Float
 
 from meristem_dynamics._ball import Ball
 from meristem_dynamics._bounds import FLOOR, Bounds, blank, dot, fill, inverse_frames
-from meristem_dynamics._certificate import (
-    SLACK,
-    Certificate,
-    Segment,
-    Work,
-    certificate_of,
-)
+from meristem_dynamics._certificate import Certificate, Segment, Work, certificate_of
 from meristem_dynamics._dual import value_and_jacobian
 from meristem_dynamics._splitting import apply, checked_dimension, frames_along, growth_rates
 from meristem_dynamics._systems import Flow, ball_parameters, check_finite, components
@@ -55,10 +49,12 @@ from meristem_dynamics._taylor import (
     tube,
     with_tangents,
 )
+from meristem_dynamics._widths import SLACK
 
 CHUNK = 4096  # steps at once: the series of a chunk stay near the cache
 LARGEST_DIMENSION = 12
 ROUNDS = 4
+FAR = 1e50
 SPARE = 1.5  # theta and W are this much larger than their first estimate
 
 Points = Float[np.ndarray, "n d"]
@@ -260,7 +256,8 @@ class _Maps:
         e = [dot(row, gap) for row in A]
         Z = [[dot(row, [t[j] for t in tangents]) for j in range(m)] for row in A]
         moved = [_total(x, row, box) for x, row in zip(gap, tangents, strict=True)]
-        crossing: _Crossing = self._crossing(after, A, moved, e[m], Z[m], box)
+        with np.errstate(over="ignore", invalid="ignore"):
+            crossing: _Crossing = self._crossing(after, A, moved, e[m], Z[m], box)
         # D phi_t adds at most |A| 2 theta L times the largest entry of the column of D phi_h F_n
         spread = 2 * crossing.theta * crossing.lipschitz * SLACK
         for i in range(d):
@@ -291,13 +288,16 @@ class _Maps:
     ) -> _Crossing:
         """Prove that the solutions cross the next section, with theta and W found by trial."""
         late = _total(e, Z, box)
-        theta, rho = np.zeros(len(after)), [SPARE * x for x in moved]
+        theta, rho = np.zeros(len(after)), [_moderate(SPARE * x) for x in moved]
         trial = self._trial(after, A, moved, late, theta, rho)
         for _ in range(ROUNDS):
             if trial.proved.all():
                 break
-            theta = SPARE * late / np.where(trial.beta > 0, trial.beta, 1.0)
-            rho = [SPARE * (x + theta * size) for x, size in zip(moved, trial.speed, strict=True)]
+            theta = _moderate(SPARE * late / np.where(trial.beta > 0, trial.beta, 1.0))
+            rho = [
+                _moderate(SPARE * (x + theta * size))
+                for x, size in zip(moved, trial.speed, strict=True)
+            ]
             trial = self._trial(after, A, moved, late, theta, rho)
         proved = trial.proved
         rate = Ball(
@@ -330,6 +330,11 @@ class _Maps:
         stays = [(x + theta * y) * SLACK <= r for x, y, r in zip(moved, reach, rho, strict=True)]
         proved = (late * SLACK <= beta * theta) & near & np.all(stays, axis=0)
         return _Trial(V, beta, lipschitz, reach, proved)
+
+
+def _moderate(x: Any) -> Any:
+    """Return x, and 0, with which nothing is proved, where it is too large to compute with."""
+    return np.where(x < FAR, x, 0.0)
 
 
 def _total(x: Ball, row: list[Ball], box: Steps) -> Any:

@@ -61,10 +61,12 @@ class Manifold:
         """
         t = np.asarray(t, dtype=float)
         if self.dim == 1:
-            total = np.zeros((*t.shape, len(self.coefficients[0]))) + self.coefficients[-1]
-            for c in self.coefficients[-2::-1]:
-                total = total * t[..., None] + c
-            return total
+            columns = np.array(self.coefficients)[..., None]  # by degree and variable
+            total = np.zeros((columns.shape[1], t.size)) + columns[-1]
+            for c in columns[-2::-1]:
+                total *= t.ravel()
+                total += c
+            return total.T.reshape(*t.shape, -1)
         a, b = self._pair(t)
         total: Any = np.zeros((*a.shape, len(self.coefficients[0])), dtype=complex)
         for k, c in enumerate(self.coefficients):

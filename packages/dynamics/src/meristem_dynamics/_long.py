@@ -20,9 +20,9 @@ from jaxtyping import Float
 from meristem_core import read_json, write_atomic, write_json
 from meristem_dynamics._archive import packed
 from meristem_dynamics._bounds import Bounds, coupling, residuals
-from meristem_dynamics._certificate import GROW, SLACK, STEP, UNDERFLOW, settle
 from meristem_dynamics._splitting import apply, backward_scan, frames_along, scan
 from meristem_dynamics._systems import Map, iterate, jacobians
+from meristem_dynamics._widths import GROW, SLACK, STEP, UNDERFLOW, settle
 
 Progress = Callable[[int, int | None, Mapping[str, float]], None]
 BORDER = "border-{:06d}.npz"

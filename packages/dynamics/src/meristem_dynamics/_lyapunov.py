@@ -44,6 +44,41 @@ class CovariantVectors:
         return np.arccos(np.minimum(cosine, 1.0))
 
 
+def _logs(system: Map, orbit: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "m d"]:
+    """Return log |R_ii| of each step of the forward sweep."""
+    J = jacobians(system, orbit[:-1])
+    diagonal = np.einsum("nii->ni", in_frames(J, frames_along(J)))
+    return np.log(np.maximum(np.abs(diagonal), 1e-300))
+
+
+def finite_time_exponents(
+    system: Map, orbit: Float[np.ndarray, "n d"], window: int
+) -> Float[np.ndarray, "m d"]:
+    """Return the exponents over every `window` consecutive steps, in the order of `lyapunov`.
+
+    An exponent whose values lie on both sides of 0 means that the number of expanding directions
+    varies along the orbit: no long part of it is shadowable.
+
+    Raises
+    ------
+    ValueError
+        If the window is longer than the orbit, or below 1.
+
+    Examples
+    --------
+    >>> from meristem_dynamics import iterate, zoo
+    >>> henon = zoo.henon()  # det Df = -0.3, so that every window's exponents sum to log 0.3
+    >>> found = finite_time_exponents(henon, iterate(henon, [0.0, 0.0], 100), 10)
+    >>> found.shape, bool(np.allclose(found.sum(axis=1), np.log(0.3)))
+    ((91, 2), True)
+    """
+    if not 1 <= window < len(orbit):
+        raise ValueError(f"window is {window}; it must lie in 1...{len(orbit) - 1}, the steps")
+    logs = _logs(system, orbit)
+    total = np.concatenate([np.zeros((1, logs.shape[1])), np.cumsum(logs, axis=0)])
+    return ((total[window:] - total[:-window]) / window)[:, np.argsort(-logs.mean(axis=0))]
+
+
 def lyapunov(system: Map, orbit: Float[np.ndarray, "n d"]) -> Spectrum:
     """Return the Lyapunov exponents along an orbit, in nats per step.
 
@@ -54,9 +89,7 @@ def lyapunov(system: Map, orbit: Float[np.ndarray, "n d"]) -> Spectrum:
     """
     if len(orbit) <= 2 * BATCHES:
         raise ValueError(f"the orbit has {len(orbit) - 1} steps; errors need at least 41")
-    J = jacobians(system, orbit[:-1])
-    diagonal = np.einsum("nii->ni", in_frames(J, frames_along(J)))
-    logs = np.log(np.maximum(np.abs(diagonal), 1e-300))
+    logs = _logs(system, orbit)
     batches = np.array([part.mean(axis=0) for part in np.array_split(logs, BATCHES)])
     order = np.argsort(-logs.mean(axis=0))
     return Spectrum(

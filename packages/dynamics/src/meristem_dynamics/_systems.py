@@ -131,9 +131,7 @@ def iterate(system: Map, z0: Sequence[float] | Float[np.ndarray, " d"], n: int) 
         If `z0` has the wrong length, or a point is not finite: names the step.
     """
     p, f = system.parameters(), system.f
-    z: Sequence[float] = [float(x) for x in z0]
-    if len(z) != system.dim:
-        raise ValueError(f"z0 has {len(z)} components; {system.name} has {system.dim}")
+    z: Sequence[float] = checked_start(system, z0)
     orbit = np.empty((n + 1, system.dim))
     orbit[0] = z
     rows: list[Sequence[float]] = []
@@ -156,14 +154,42 @@ def iterate(system: Map, z0: Sequence[float] | Float[np.ndarray, " d"], n: int) 
     return orbit
 
 
-def check_finite(orbit: Float[np.ndarray, "n d"], name: str) -> None:
+def checked_start(system: System, z0: Any) -> list[float]:
+    """Return z0 as floats, after a first call of f there.
+
+    Raises
+    ------
+    ValueError
+        If `z0` or the image has the wrong length, or f cannot be evaluated at all.
+    """
+    z = [float(x) for x in z0]
+    if len(z) != system.dim:
+        raise ValueError(f"z0 has {len(z)} components; {system.name} has {system.dim}")
+    try:
+        size = len(system.f(z, system.parameters()))
+    except (ArithmeticError, ValueError):
+        return z  # outside of the domain: the caller names the step
+    except Exception as error:  # the user's code, in which anything may go wrong
+        raise ValueError(
+            f"{system.name} cannot be evaluated at {z}: {type(error).__name__}: {error}; mend f"
+        ) from error
+    if size != system.dim:
+        raise ValueError(f"f of {system.name} returns {size} components; dim is {system.dim}")
+    return z
+
+
+def check_finite(
+    orbit: Float[np.ndarray, "n d"],
+    name: str,
+    mend: str = "iterate fewer steps or start elsewhere",
+) -> None:
     """Raise a ValueError that names the first step of an orbit which is not finite."""
     if not math.isfinite(float(np.sum(orbit))):
         bad = np.flatnonzero(~np.isfinite(orbit).all(axis=1))
         if bad.size:
             raise ValueError(
                 f"the orbit of {name} is {orbit[bad[0]].tolist()} at step {bad[0]}; it must stay "
-                "finite, so iterate fewer steps or start elsewhere"
+                f"finite, so {mend}"
             )
 
 

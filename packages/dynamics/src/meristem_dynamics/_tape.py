@@ -119,7 +119,13 @@ class Tape:
     def __init__(self, f: Callable[[Sequence[Any], Any], Sequence[Any]], dim: int, p: Any) -> None:
         self.nodes: list[Node] = []
         inputs = [Node(self.nodes, "input", ()) for _ in range(dim)]
-        image = f(inputs, p)
+        try:
+            image = f(inputs, p)
+        except (TypeError, AttributeError) as error:
+            raise ValueError(
+                f"f cannot be expanded in a series: {error}; write it with + - * / ** and "
+                "meristem_dynamics.ops, without branches on the values"
+            ) from error
         self.outputs = [
             y.index if isinstance(y, Node) else (inputs[0] * 0 + y).index for y in image
         ]

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from meristem_dynamics._ball import ETA, INFLATE, Ball
 from meristem_dynamics._dual import Dual
-from meristem_dynamics._systems import Flow, check_finite
+from meristem_dynamics._systems import Flow, check_finite, checked_start
 from meristem_dynamics._tape import Expansion, Tape
 
 ORDER = 18  # of the points; at h = 1/64 its remainder on the Lorenz attractor is below 1e-13
@@ -132,19 +132,18 @@ def integrate(
     >>> round(float(integrate(decay, [1.0], 8, step=0.125)[-1, 0]), 12)
     0.367879441171
     """
-    z: list[float] = [float(x) for x in z0]
-    if len(z) != flow.dim:
-        raise ValueError(f"z0 has {len(z)} components; {flow.name} has {flow.dim}")
+    z = checked_start(flow, z0)
     tape, h = Tape(flow.f, flow.dim, flow.parameters()), float(step)
+    mend = f"take a step below {h:g}, fewer steps or another start"
     rows = [z]
     for k in range(n):
         try:
             z = polynomial(coefficients(tape, z, ORDER), h)
         except (OverflowError, ZeroDivisionError, ValueError) as error:
             raise ValueError(
-                f"{flow.name} fails at step {k + 1} from {z}: {error}; take fewer or smaller steps"
+                f"{flow.name} fails at step {k + 1} from {z}: {error}; {mend}"
             ) from error
         rows.append(z)
     orbit = np.array(rows)
-    check_finite(orbit, flow.name)
+    check_finite(orbit, flow.name, mend)
     return orbit

@@ -16,10 +16,11 @@ from jaxtyping import Float
 
 from meristem_dynamics._ball import Ball
 from meristem_dynamics._bounds import CHUNK, coupling, inverse_frames, residuals
-from meristem_dynamics._certificate import SLACK, checked_orbit, widths_of
+from meristem_dynamics._certificate import checked_orbit
 from meristem_dynamics._dual import hessian
 from meristem_dynamics._splitting import apply, checked_dimension, frames_along, growth_rates
 from meristem_dynamics._systems import Map, ball_parameters, jacobians
+from meristem_dynamics._widths import SLACK, widths_of
 
 ENLARGE = 1.1  # the neighbourhood for M is this much larger than the radius it must contain
 ROUNDS = 6

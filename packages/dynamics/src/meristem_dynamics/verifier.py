@@ -7,6 +7,7 @@ For a flow the map of a step is that between two sections, by the verifier's own
 """
 
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,6 +22,7 @@ from meristem_dynamics._crossings import poincare
 from meristem_dynamics._systems import Flow, Map
 
 FLOW_BITS = 96
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError, EOFError)
 BITS = 192  # a refined orbit has residuals of 1e-32, with errors below 1e-57 here
 arb: Any = flint.arb
 arb_mat: Any = flint.arb_mat
@@ -52,6 +54,11 @@ def verify(system: Map | Flow, path: Path | str) -> Verdict:
     -------
     Verdict
         Of the whole chain; a folder's blocks must join exactly.
+
+    Raises
+    ------
+    ValueError
+        If a file is no certificate at all.
     """
     path = Path(path)
     files = sorted(path.glob("block-*.npz")) if path.is_dir() else [path]
@@ -73,9 +80,24 @@ def verify(system: Map | Flow, path: Path | str) -> Verdict:
 
 
 def _read(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    with np.load(file, allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files}
-    return json.loads(arrays.pop("header").tobytes()), arrays
+    wrong = f"{file} is no shadowing certificate"
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (*MALFORMED, zipfile.BadZipFile) as error:
+        raise ValueError(f"{wrong}; give a file that Certificate.save wrote") from error
+    try:
+        header = json.loads(arrays.pop("header").tobytes())
+        for name, number in (("n_unstable", int), ("n_steps", int), ("radius_max", float)):
+            header[name] = number(header[name])
+        for name in ("step", "time_shift"):  # of flows
+            header[name] = float(header.get(name) or 0.0)
+        for name in ("points", "frames", "widths"):
+            arrays[name] = np.asarray(arrays[name], dtype=float)
+        header["params"]
+    except MALFORMED as error:
+        raise ValueError(f"{wrong}: {type(error).__name__} {error} in its header") from error
+    return header, arrays
 
 
 def _verify_one(
@@ -86,7 +108,7 @@ def _verify_one(
         return _rejected(0, f"it is about {header['params']}, the map has {exact}", None)
     points, frames, widths = (arrays[name] for name in ("points", "frames", "widths"))
     low = arrays.get("low", np.zeros_like(points))
-    n, d, k = len(points) - 1, system.dim, int(header["n_unstable"])
+    n, d, k = len(points) - 1, system.dim, header["n_unstable"]
     m = d - 1 if isinstance(system, Flow) else d
     shapes = [a.shape for a in (points, frames, widths, low)]
     if shapes != [(n + 1, d), (n + 1, d, m), (n + 1, m), (n + 1, d)] or not 0 <= k <= m:
@@ -97,7 +119,7 @@ def _verify_one(
         return _rejected(0, "a width is negative", int(np.argmax((widths < 0).any(axis=1))))
     if header["n_steps"] != n:
         return _rejected(0, f"it claims {header['n_steps']} steps and holds {n}", None)
-    if isinstance(system, Flow) and ("low" in arrays or not 0 < float(header["step"] or 0) < 1e9):
+    if isinstance(system, Flow) and ("low" in arrays or not 0 < header["step"] < 1e9):
         return _rejected(0, f"a flow's certificate has a step and no low: {header['step']}", None)
     before, flint.ctx.prec = flint.ctx.prec, FLOW_BITS if isinstance(system, Flow) else BITS
     try:
@@ -119,7 +141,7 @@ def _walk(system: Map | Flow, header: Mapping[str, Any], arrays: list[Any], k: i
         late = (
             _step_of_map(system, p, here, after, k)
             if isinstance(system, Map)
-            else _step_of_flow(system, p, float(header["step"]), here, after, k)
+            else _step_of_flow(system, p, header["step"], here, after, k)
         )
         if late is None:
             return _rejected(n, f"the inequalities of step {n} do not hold", n)
@@ -127,14 +149,14 @@ def _walk(system: Map | Flow, header: Mapping[str, Any], arrays: list[Any], k: i
     radius = (np.abs(arrays[2]) * arrays[3][:, None, :]).sum(axis=2)
     largest = float(radius.max()) * (1 + 2.0**-40)  # d products and sums of non-negative floats
     steps = len(arrays[0]) - 1
-    if not float(header["radius_max"]) * (1 + 2.0**-40) >= float(radius.max()):
+    if not header["radius_max"] * (1 + 2.0**-40) >= float(radius.max()):
         return _rejected(
             steps, f"it claims radius {header['radius_max']}, its boxes {largest}", None
         )
     if isinstance(system, Map):
         return _proved(steps, largest, None)
     found = float(shift.upper()) * (1 + 2.0**-40)
-    if not float(header["time_shift"]) * (1 + 2.0**-40) >= float(shift.upper()):
+    if not header["time_shift"] * (1 + 2.0**-40) >= float(shift.upper()):
         return _rejected(steps, f"it claims time shift {header['time_shift']}, not {found}", None)
     return _proved(steps, largest, found)
 

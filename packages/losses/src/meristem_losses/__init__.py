@@ -20,6 +20,13 @@ from meristem_losses._divergences import (
     alpha_divergence,
 )
 from meristem_losses._entropy import AdaptiveEntropy, entropy_bonus
+from meristem_losses._off_policy import (
+    dual_importance_loss,
+    high_entropy_mask,
+    off_policy_mask,
+    optimal_values,
+    sampler_weights,
+)
 from meristem_losses._one_pass import FusedLoss, fused_loss
 from meristem_losses._pairs import Pairs, kto_reference_point, preference_pairs, wpo_weights
 from meristem_losses._policy import (
@@ -35,7 +42,13 @@ from meristem_losses._policy import (
     reinforce_loss,
     sapo_loss,
 )
-from meristem_losses._policy_sequences import gmpo_loss, gspo_loss, vespo_loss
+from meristem_losses._policy_sequences import (
+    a2po_loss,
+    gmpo_loss,
+    gspo_loss,
+    rloo_loss,
+    vespo_loss,
+)
 from meristem_losses._preferences import (
     aot_loss,
     aot_unpaired_loss,
@@ -108,6 +121,7 @@ __all__ = [
     "FusedLoss",
     "Pairs",
     "TokenStats",
+    "a2po_loss",
     "alpha_divergence",
     "alphapo_loss",
     "aot_loss",
@@ -128,6 +142,7 @@ __all__ = [
     "discopop_loss",
     "dpo_loss",
     "dpop_loss",
+    "dual_importance_loss",
     "eaft_loss",
     "entropy_bonus",
     "exo_loss",
@@ -137,6 +152,7 @@ __all__ = [
     "fused_loss",
     "gmpo_loss",
     "gspo_loss",
+    "high_entropy_mask",
     "hinge_loss",
     "implicit_rewards",
     "ipo_loss",
@@ -157,6 +173,8 @@ __all__ = [
     "nca_loss",
     "next_token_targets",
     "nll_loss",
+    "off_policy_mask",
+    "optimal_values",
     "oreal_loss",
     "orpo_loss",
     "plackett_luce_loss",
@@ -166,7 +184,9 @@ __all__ = [
     "psft_loss",
     "q_values",
     "reinforce_loss",
+    "rloo_loss",
     "robust_dpo_loss",
+    "sampler_weights",
     "sapo_loss",
     "scale_by_batch_std",
     "scale_by_group_std",

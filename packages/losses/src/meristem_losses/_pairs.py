@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from meristem_losses._divergences import Divergence
-from meristem_losses._stats import TokenStats, need, same_shape
+from meristem_losses._stats import TokenStats, need, row_mean, same_shape, zeroed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,7 @@ def preference_pairs(
     reference = None
     if ref_stats is not None:
         same_shape(stats, "ref_stats.logprobs", ref_stats.logprobs)
-        kept = ref_stats.logprobs.detach().masked_fill(~stats.mask, 0.0)
+        kept = zeroed(ref_stats.logprobs.detach(), stats.mask)
         reference = (kept * weights).sum(1)
     tokens = count.to(policy.dtype)
     return Pairs(
@@ -103,7 +103,7 @@ def wpo_weights(stats: TokenStats) -> Float[Tensor, " N"]:
     Rows are all chosen, then all rejected; needs `log_collision`.
     """
     gap = stats.logprobs.detach() - need(stats, "log_collision", "wpo_weights")
-    mean = gap.masked_fill(~stats.mask, 0.0).sum(1) / stats.mask.sum(1).clamp(min=1)
+    mean = row_mean(gap, stats.mask)[:, 0]
     n = len(mean) // 2
     return (mean[:n] + mean[n:]).exp()
 

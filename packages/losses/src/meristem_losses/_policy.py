@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from meristem_losses._stats import TokenStats, positive, same_shape
+from meristem_losses._stats import TokenStats, positive, same_shape, zeroed
 
 MAX_LOG_RATIO = 20.0
 
@@ -39,7 +39,7 @@ def ppo_clip_loss(
     if delta is not None and not delta > 1 + high:
         raise ValueError(f"delta is {delta}; it must be above 1 + high = {1 + high}")
     first = ratio if delta is None else ratio.clamp(max=delta)
-    return kept(stats, clipped(first, ratio, a, low, high, dual_clip))
+    return zeroed(clipped(first, ratio, a, low, high, dual_clip), stats.mask)
 
 
 def cispo_loss(
@@ -67,8 +67,8 @@ def sapo_loss(
     positive("tau_positive", tau_positive)
     positive("tau_negative", tau_negative)
     a, ratio = fit(stats, advantages), log_ratios(stats, old_logprobs).exp()
-    tau = torch.where(a > 0, tau_positive, tau_negative)
-    return kept(stats, -(4 / tau) * (tau * (ratio - 1)).sigmoid() * a)
+    tau = torch.full_like(a, tau_negative).masked_fill(a > 0, tau_positive)  # in the type of A
+    return zeroed(-(4 / tau) * (tau * (ratio - 1)).sigmoid() * a, stats.mask)
 
 
 def oreal_loss(
@@ -92,14 +92,14 @@ def oreal_loss(
     ratio = (stats.logprobs - stats.logprobs.detach()).exp()
     avoid = -ratio * a * (negative_weight * every / down.sum().clamp(min=1))
     parts = torch.where(up, imitate, torch.where(down, avoid, 0.0))
-    return kept(stats, parts + kl_weight * k3(stats, ref_logprobs))
+    return zeroed(parts + kl_weight * k3(stats, ref_logprobs), stats.mask)
 
 
 def covariances(stats: TokenStats, advantages: Advantages) -> Float[Tensor, "B S"]:
     """Return (A - mean A)(log p - mean log p) over kept tokens, detached, 0 where masked."""
     a, logp, n = fit(stats, advantages), stats.logprobs.detach(), stats.mask.sum().clamp(min=1)
-    a_mean, p_mean = kept(stats, a).sum() / n, kept(stats, logp).sum() / n
-    return kept(stats, (a - a_mean) * (logp - p_mean))
+    a_mean, p_mean = a.sum() / n, logp.sum() / n
+    return zeroed((a - a_mean) * (logp - p_mean), stats.mask)
 
 
 def kl_cov_loss(
@@ -125,7 +125,7 @@ def kl_cov_loss(
         top = ranked.topk(max(1, int(top_frac * n))).indices
         chosen = torch.zeros_like(ranked, dtype=torch.bool).scatter(0, top, True)
         loss = loss + torch.where(chosen.view_as(loss), weight * log_ratio.abs(), 0.0)
-    return kept(stats, loss)
+    return zeroed(loss, stats.mask)
 
 
 def clip_cov_loss(
@@ -181,7 +181,7 @@ def k3(
     if old_logprobs is not None:
         if unbiased:
             raise ValueError("unbiased and old_logprobs are two corrections; choose one")
-        return kept(stats, log_ratios(stats, old_logprobs).exp() * value)
+        return zeroed(log_ratios(stats, old_logprobs).exp() * value, stats.mask)
     if not unbiased:
         return value
     straight = d**2 / 2
@@ -205,8 +205,7 @@ def clipped(
 def log_ratios(stats: TokenStats, other: Tensor) -> Float[Tensor, "B S"]:
     """Return log p - log p_other within +-20, 0 where masked."""
     same_shape(stats, "the other model's logprobs", other)
-    d = (stats.logprobs - other.detach()).masked_fill(~stats.mask, 0.0)
-    return d.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+    return zeroed(stats.logprobs - other.detach(), stats.mask).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
 
 
 def fit(stats: TokenStats, advantages: Tensor) -> Float[Tensor, "B S"]:
@@ -220,9 +219,4 @@ def fit(stats: TokenStats, advantages: Tensor) -> Float[Tensor, "B S"]:
     wide = advantages.detach().expand(rows, length)
     if not bool(torch.isfinite(wide[stats.mask]).all()):
         raise ValueError("advantages hold a non-finite value at a kept token; mask that token")
-    return wide.masked_fill(~stats.mask, 0.0)
-
-
-def kept(stats: TokenStats, x: Tensor) -> Float[Tensor, "B S"]:
-    """Return x with zeros where masked."""
-    return x.masked_fill(~stats.mask, 0.0)
+    return zeroed(wide, stats.mask)

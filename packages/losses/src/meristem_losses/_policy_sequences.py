@@ -1,4 +1,4 @@
-"""Policy losses with one weight a sequence, per token: (B, S), zeros where masked."""
+"""Policy losses with one weight a sequence: (B, S), zeros where masked, or one number each."""
 
 import math
 
@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from meristem_losses._policy import Advantages, clipped, fit, kept, log_ratios
-from meristem_losses._stats import TokenStats, positive
+from meristem_losses._policy import MAX_LOG_RATIO, Advantages, clipped, fit, log_ratios
+from meristem_losses._stats import TokenStats, positive, row_mean, zeroed
 
 LOWEST_LOG_WEIGHT, HIGHEST_LOG_WEIGHT = math.log(1e-8), 20.0  # VESPO, as its authors' code
 
@@ -25,9 +25,43 @@ def gspo_loss(
     Gradients are those of GSPO-token, which equal GSPO's where the advantages of a row are equal.
     """
     a, log_ratio = fit(stats, advantages), log_ratios(stats, old_logprobs)
-    mean = log_ratio.sum(1, keepdim=True) / stats.mask.sum(1, keepdim=True).clamp(min=1)
-    ratio = (mean.detach() + log_ratio - log_ratio.detach()).exp()
-    return kept(stats, clipped(ratio, ratio, a, low, high, None))
+    mean = row_mean(log_ratio, stats.mask).detach()
+    ratio = (mean + log_ratio - log_ratio.detach()).exp()
+    return zeroed(clipped(ratio, ratio, a, low, high, None), stats.mask)
+
+
+def rloo_loss(
+    stats: TokenStats,
+    old_logprobs: Float[Tensor, "B S"],
+    advantages: Advantages,
+    *,
+    low: float = 0.2,
+    high: float = 0.2,
+) -> Float[Tensor, " B"]:
+    """Return PPO-clip with the ratio of whole responses, the product of r_t, one number each."""
+    if advantages.shape[1:] != (1,):
+        raise ValueError(
+            f"advantages have shape {tuple(advantages.shape)}; a response has one, pass "
+            f"({len(stats.mask)}, 1)"
+        )
+    a = row_mean(fit(stats, advantages), stats.mask)[:, 0]  # 0 for a row without tokens
+    total = log_ratios(stats, old_logprobs).sum(1)
+    ratio = total.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+    return clipped(ratio, ratio, a, low, high, None)
+
+
+def a2po_loss(
+    log_ratios: Float[Tensor, " N"], advantages: Float[Tensor, " N"], *, beta: float = 1e-3
+) -> Float[Tensor, " N"]:
+    """Return (beta log p / p_ref - A)^2, A = r - V* with `optimal_values` (A*-PO, 2505.20686)."""
+    positive("beta", beta)
+    if log_ratios.shape != advantages.shape:
+        raise ValueError(
+            f"{len(log_ratios)} log-ratios but {len(advantages)} advantages; pass one each"
+        )
+    if not bool(advantages.isfinite().all()):
+        raise ValueError("advantages hold a non-finite value; leave that response out")
+    return (beta * log_ratios - advantages.detach()) ** 2
 
 
 def gmpo_loss(
@@ -46,7 +80,7 @@ def gmpo_loss(
         raise ValueError(f"low is {low}, high is {high}; they must be at least 0")
     a, log_ratio = fit(stats, advantages), log_ratios(stats, old_logprobs)
     bounded = torch.where(a > 0, log_ratio.clamp(max=high), log_ratio.clamp(min=-low))
-    return kept(stats, -a * row_mean(stats, bounded).exp())
+    return zeroed(-a * row_mean(bounded, stats.mask).exp(), stats.mask)
 
 
 def vespo_loss(
@@ -65,15 +99,10 @@ def vespo_loss(
         positive("k of a shape", k)
         positive("l of a shape", rate)
     a = fit(stats, advantages)
-    log_w = kept(stats, log_ratios(stats, old_logprobs).detach()).sum(1, keepdim=True)
+    log_w = log_ratios(stats, old_logprobs).detach().sum(1, keepdim=True)
     log_w = log_w.clamp(LOWEST_LOG_WEIGHT, HIGHEST_LOG_WEIGHT)
     up, down = (
         (rate + k * log_w - rate * log_w.exp()).exp()
         for k, rate in (positive_shape, negative_shape)
     )
     return -torch.where(a >= 0, up, down) * a * stats.logprobs
-
-
-def row_mean(stats: TokenStats, x: Float[Tensor, "B S"]) -> Float[Tensor, "B 1"]:
-    """Return the mean of each row over its kept tokens, 0 for a row without any."""
-    return kept(stats, x).sum(1, keepdim=True) / stats.mask.sum(1, keepdim=True).clamp(min=1)

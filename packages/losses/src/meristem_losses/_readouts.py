@@ -8,21 +8,21 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from meristem_losses._stats import TokenStats
+from meristem_losses._stats import TokenStats, zeroed
 
 
 def token_advantages(
     stats: TokenStats, ref_stats: TokenStats, *, beta: float = 1.0
 ) -> Float[Tensor, "B S"]:
     """Return A_t = beta (log p - log p_ref), DPO's implicit reward of a token."""
-    return (beta * (stats.logprobs - ref_stats.logprobs.detach())).masked_fill(~stats.mask, 0.0)
+    return zeroed(beta * (stats.logprobs - ref_stats.logprobs.detach()), stats.mask)
 
 
 def soft_values(
     stats: TokenStats, ref_stats: TokenStats, *, beta: float = 1.0
 ) -> Float[Tensor, "B S"]:
     """Return V_t = beta (lse - lse_ref)."""
-    return (beta * (stats.lse - ref_stats.lse.detach())).masked_fill(~stats.mask, 0.0)
+    return zeroed(beta * (stats.lse - ref_stats.lse.detach()), stats.mask)
 
 
 def q_values(
@@ -48,7 +48,7 @@ def potential(
     values = soft_values(stats, ref_stats, beta=beta)
     first = stats.mask & (stats.mask.cumsum(1) == 1)
     start = (values * first).sum(1, keepdim=True)
-    return (values - start).masked_fill(~stats.mask, 0.0)
+    return zeroed(values - start, stats.mask)
 
 
 def next_values(values: Float[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "B S"]:
@@ -58,4 +58,4 @@ def next_values(values: Float[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Floa
     padded = torch.nn.functional.pad(places, (0, 1), value=length)
     following = padded.flip(1).cummin(1).values.flip(1)[:, 1:]
     found = torch.nn.functional.pad(values, (0, 1)).gather(1, following)
-    return found.masked_fill(~mask, 0.0)
+    return zeroed(found, mask)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from meristem_losses._divergences import Divergence
 from meristem_losses._readouts import next_values, q_values, soft_values, token_advantages
-from meristem_losses._stats import TokenStats, need, positive, same_shape
+from meristem_losses._stats import TokenStats, need, positive, row_mean, same_shape, zeroed
 
 
 def nll_loss(stats: TokenStats, *, smoothing: float = 0.0) -> Float[Tensor, "B S"]:
@@ -48,7 +48,7 @@ def iw_sft_loss(
     """Return -w log p, w = min(exp(power mean_t(log p - log p_ref)), cap), one w a sequence."""
     ratio = _log_ratio(stats, "ref_logprobs", ref_logprobs)
     positive("cap", cap)
-    mean = ratio.sum(1, keepdim=True) / stats.mask.sum(1, keepdim=True).clamp(min=1)
+    mean = row_mean(ratio, stats.mask)
     return -(power * mean).clamp(max=math.log(cap)).exp() * stats.logprobs
 
 
@@ -73,7 +73,7 @@ def psft_loss(
         raise ValueError(f"low is {low}, high is {high}; they must be in [0, 1) and at least 0")
     same_shape(stats, "old_logprobs", old_logprobs)
     ratio = (stats.logprobs - old_logprobs.detach()).clamp(max=math.log(1 + high)).exp()
-    return -ratio.masked_fill(~stats.mask, 0.0)
+    return -zeroed(ratio, stats.mask)
 
 
 def asft_loss(
@@ -104,7 +104,7 @@ def f_sft_loss(
     rewards = q_values(stats, ref_stats, beta=beta) - next_values(values, stats.mask)
     first = stats.mask & (stats.mask.cumsum(1) == 1)
     loss = (values * first - divergence.value(rewards)) / beta
-    return loss.masked_fill(~stats.mask, 0.0)
+    return zeroed(loss, stats.mask)
 
 
 def f_sft_sequence_loss(
@@ -124,12 +124,12 @@ def f_sft_zero_value_loss(
     """Return -phi(A_t) / beta: the value fixed at 0."""
     _check_pair(stats, ref_stats, beta)
     loss = -divergence.value(token_advantages(stats, ref_stats, beta=beta)) / beta
-    return loss.masked_fill(~stats.mask, 0.0)
+    return zeroed(loss, stats.mask)
 
 
 def _log_ratio(stats: TokenStats, name: str, other: Tensor) -> Tensor:
     same_shape(stats, name, other)
-    return (stats.logprobs - other).detach().masked_fill(~stats.mask, 0.0)
+    return zeroed((stats.logprobs - other).detach(), stats.mask)
 
 
 def _check_pair(stats: TokenStats, ref_stats: TokenStats, beta: float) -> None:

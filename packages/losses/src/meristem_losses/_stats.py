@@ -73,6 +73,16 @@ def sequence_logprobs(stats: TokenStats, *, average: bool = False) -> Float[Tens
     return total / stats.mask.sum(1).clamp(min=1) if average else total
 
 
+def zeroed(x: Float[Tensor, "B _"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "B S"]:
+    """Return x with zeros where masked."""
+    return x.masked_fill(~mask, 0.0)
+
+
+def row_mean(x: Float[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "B 1"]:
+    """Return the mean of each row over its kept tokens, 0 for a row without any."""
+    return zeroed(x, mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
+
+
 def need(stats: TokenStats, name: str, loss: str) -> Tensor:
     """Return an optional statistic, or say how to ask for it."""
     value = getattr(stats, name)

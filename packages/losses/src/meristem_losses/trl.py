@@ -29,7 +29,8 @@ class Rollout:
     old_logprobs: Float[Tensor, "B S"]
     advantages: Float[Tensor, "B _"]
     ref_logprobs: Float[Tensor, "B S"] | None
-    weights: Float[Tensor, "B _"] | None  # correction for the sampling engine
+    sampling_logprobs: Float[Tensor, "B S"] | None  # the sampling engine's own
+    weights: Float[Tensor, "B _"] | None  # correction for the engine
     tokens: float
 
 
@@ -144,6 +145,7 @@ def with_policy_loss(
                 old_logprobs=stats.logprobs.detach() if old is None else old,
                 advantages=advantages if advantages.dim() == 2 else advantages[:, None],
                 ref_logprobs=inputs.get("ref_per_token_logps"),
+                sampling_logprobs=inputs.get("sampling_per_token_logps"),
                 weights=inputs.get("importance_sampling_ratio"),
                 tokens=max(float(inputs["num_items_in_batch"]), 1.0) / per_generation,
             )

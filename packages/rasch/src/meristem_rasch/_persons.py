@@ -4,6 +4,7 @@
 - wle (Warm 1989): s + J / (2 I) = 0, J = sum P' P'' / P; finite everywhere
 - map: s - (theta - mean) / sd^2 = 0
 - eap: posterior mean on equally spaced nodes; se is the posterior standard deviation
+- eap_sum: the same given the raw score alone, which under the Rasch family loses nothing
 - the root search is vectorised bisection-safeguarded Newton; equal answers are solved once
 """
 
@@ -19,8 +20,11 @@ from meristem_rasch._curves import curves
 from meristem_rasch._errors import DataError
 from meristem_rasch._patterns import distinct_rows
 from meristem_rasch._responses import Responses
+from meristem_rasch._sum_scores import sum_score_eap
 
-Method = Literal["wle", "mle", "map", "eap"]
+Method = Literal["wle", "mle", "map", "eap", "eap_sum"]
+SLOPED = ("2pl", "3pl", "gpcm", "grm")
+POSTERIOR = ("map", "eap", "eap_sum")
 BOUND = 60.0  # logits around the items; no root of a finite measure lies beyond
 CHUNK = 4_000_000  # cells of a probability array held at once
 
@@ -58,12 +62,12 @@ def score_persons(
     Parameters
     ----------
     method
-        "wle", "mle", "map" or "eap".
+        "wle", "mle", "map", "eap" or "eap_sum".
     mean, sd
-        The normal prior of "map" and "eap"; default the calibration's latent distribution, or the
-        standard normal where it has none.
+        The normal prior of "map", "eap" and "eap_sum"; default the calibration's latent
+        distribution, or the standard normal where it has none.
     n_nodes
-        Nodes of "eap", equally spaced within 6 sd of the mean.
+        Nodes of "eap" and "eap_sum", equally spaced within 6 sd of the mean.
 
     Raises
     ------
@@ -72,9 +76,11 @@ def score_persons(
     """
     _check_items(cal, data)
     mean, sd = _prior(cal, method, mean, sd)
-    keys, where = _distinct(cal, data)
+    keys, where = _distinct(cal, data, by_score=method == "eap_sum")
     if method == "eap":
         theta, se = _eap(cal, keys, mean, sd, n_nodes)
+    elif method == "eap_sum":
+        theta, se = sum_score_eap(cal, keys, mean, sd, n_nodes)
     else:
         theta, se = _roots(cal, keys, method, mean, sd)
     theta, se = theta[where], se[where]
@@ -98,7 +104,7 @@ def score_persons(
 def _prior(
     cal: Calibration, method: str, mean: float | None, sd: float | None
 ) -> tuple[float, float]:
-    if method in ("map", "eap") and len(cal.latent) > 1 and (mean is None or sd is None):
+    if method in POSTERIOR and len(cal.latent) > 1 and (mean is None or sd is None):
         names = [group.label for group in cal.latent]
         raise DataError(f"groups {names} have different priors; score each with its mean and sd")
     known = np.isfinite(cal.latent_sd)
@@ -109,15 +115,17 @@ def _prior(
 
 
 def score_table(cal: Calibration, *, method: Method = "wle") -> PersonScores:
-    """Return the measure of every raw score 0...R on all items of a Rasch-family calibration.
+    """Return the measure of every raw score 0...R on all items.
 
     Raises
     ------
     ValueError
-        If slopes or guessing differ between items: the raw score is then not sufficient.
+        If the model has slopes or guessing: the raw score is then sufficient for "eap_sum" only.
     """
-    if cal.model in ("2pl", "3pl", "gpcm", "grm"):
-        raise ValueError(f"the raw score does not determine the measure under {cal.model!r}")
+    if cal.model in SLOPED and method != "eap_sum":
+        raise ValueError(
+            f"the raw score does not determine the measure under {cal.model!r}; take 'eap_sum'"
+        )
     total = int(cal.max_score.sum())
     before = np.concatenate([[0], np.cumsum(cal.max_score)[:-1]])
     rows = np.clip(np.arange(total + 1)[:, None] - before, 0, cal.max_score)
@@ -141,10 +149,10 @@ def _check_items(cal: Calibration, data: Responses) -> None:
 
 
 def _distinct(
-    cal: Calibration, data: Responses
+    cal: Calibration, data: Responses, *, by_score: bool = False
 ) -> tuple[Int[np.ndarray, "n I"], Int[np.ndarray, " N"]]:
     """Return one row per distinct estimation problem, and each person's row in them."""
-    if cal.model in ("2pl", "3pl", "gpcm", "grm"):
+    if cal.model in SLOPED and not by_score:
         first, where = distinct_rows(data.scores)
         return data.scores[first], where
     # under the Rasch family the answered items and the raw score are sufficient
@@ -316,6 +324,6 @@ def _reliability(
         return float("nan")
     variance = float(w @ (t - np.average(t, weights=w)) ** 2) / float(w.sum() - 1)
     error = float(np.average(e**2, weights=w))
-    if method in ("eap", "map"):
+    if method in POSTERIOR:
         return variance / (variance + error)
     return 1 - error / variance if variance > 0 else float("nan")

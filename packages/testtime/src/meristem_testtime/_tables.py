@@ -18,6 +18,7 @@ from meristem_testtime._revisions import Chains
 from meristem_testtime._traces import MARKERS, Traces
 
 REQUIRED = ("question", "sample", "tokens", "answer", "correct")
+EXACT = 2**53  # largest of the whole numbers that a float tells apart
 Row = tuple[int, dict[str, Any]]  # line, cells
 
 
@@ -191,8 +192,10 @@ def _whole(path: Path | str, line: int, row: Mapping[str, Any], name: str) -> in
     if name == "step" and name not in row:
         return 0
     value = _real(path, line, row, name)
-    if value != int(value):
-        raise ValueError(f"{path}:{line}: {name} is {row[name]!r}; it must be a whole number")
+    if value != int(value) or abs(value) > EXACT:
+        raise ValueError(
+            f"{path}:{line}: {name} is {row[name]!r}; it must be a whole number of at most 2**53"
+        )
     return int(value)
 
 

@@ -11,32 +11,37 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool
+import torch
+from jaxtyping import Bool, Int
 
 from meristem.grow._config import SCALES, GrowConfig
 from meristem.grow._features import evolve_features, study_of
 from meristem.grow._lineage import Lineage
 from meristem.grow._pipeline import Taught, teach
-from meristem_core import latest_checkpoint, open_run, read_json, write_json
+from meristem_core import RunDir, latest_checkpoint, open_run, read_json, stream, write_json
 from meristem_crosscoders import (
     Crosscoder,
-    CrosscoderConfig,
-    TrainConfig,
-    estimate_normalisation,
-    evaluate,
+    feature_triggers,
     held_out_snapshot,
-    initialise,
     load_crosscoder,
     load_normalisation,
-    train,
+    top_contexts,
 )
 from meristem_evolution import Settings
-from meristem_evolution.run import Evolved, Study, load_arrays
+from meristem_evolution.run import (
+    Attributed,
+    Measured,
+    Stages,
+    fit_and_measure,
+    load_arrays,
+)
 
 ScaleName = Literal["micro", "tiny"]
 Say = Callable[[str], None]
 DEAD = 3  # the kind of features that hardly ever fire
-BASELINE_BATCH = 64  # tokens on which a baseline's first norm is searched
+
+TRIGGER_CONTEXTS = 3  # of a feature, whose tokens are put among random ones
+L1 = 0.2  # weight of ReLU's penalty: opens about as many features as JumpReLU at the tiny scale
 
 # micro: what `meristem grow` trains; tiny: the paper's activation and sparsity, and more tokens
 CROSSCODERS = {
@@ -50,9 +55,10 @@ class Trained:
     """One crosscoder with all that was measured of it."""
 
     seed: int
-    evolved: Evolved
+    measured: Measured
     crosscoder: Crosscoder  # folded
     arrays: dict[str, np.ndarray]  # numbers per feature
+    attributed: Attributed = Attributed(tasks=[], without={})  # noqa: RUF009 frozen
 
     @property
     def alive(self) -> Bool[np.ndarray, " F"]:
@@ -73,9 +79,8 @@ def train_crosscoder(
     folder: Path, taught: Taught, settings: Settings, say: Say, *, steps: Sequence[int] = ()
 ) -> Trained:
     """Return a crosscoder over the snapshots, or some of them, with its explorer in `folder`."""
-    lineage = _lineage(taught, settings, steps)
-    stored = {"grown": taught.config, "steps": lineage.steps, "crosscoder": asdict(settings)}
-    with open_run(folder, stored, name="meristem reproduce", version=version("meristem")):
+    lineage = lineage_of(taught, settings, steps)
+    with _opened(folder, taught, lineage):
         evolved = evolve_features(
             folder,
             lineage=lineage,
@@ -85,10 +90,63 @@ def train_crosscoder(
         )
     return Trained(
         seed=settings.seed,
-        evolved=evolved,
+        measured=evolved.measured,
+        attributed=evolved.attributed,
         crosscoder=load_crosscoder(folder / "fit" / "crosscoder.safetensors"),
         arrays=load_arrays(folder / "measure"),
     )
+
+
+def measure_crosscoder(folder: Path, taught: Taught, settings: Settings, say: Say) -> Trained:
+    """Return a crosscoder over all snapshots, without tasks and explorer."""
+    lineage = lineage_of(taught, settings)
+    with _opened(folder, taught, lineage):
+        stages = Stages(folder, say, prefix=f"{folder.name}: ")
+        _, crosscoder, measured = fit_and_measure(
+            stages, study_of(lineage, settings.seed), settings
+        )
+    return Trained(
+        seed=settings.seed,
+        measured=measured,
+        crosscoder=crosscoder,
+        arrays=load_arrays(folder / "measure"),
+    )
+
+
+def _opened(folder: Path, taught: Taught, lineage: Lineage) -> RunDir:
+    settings = asdict(lineage.scale.evolution)
+    stored = {"grown": taught.config, "steps": lineage.steps, "crosscoder": settings}
+    return open_run(folder, stored, name="meristem reproduce", version=version("meristem"))
+
+
+def other_activations(settings: Settings, run: Trained) -> dict[str, Settings]:
+    """Return settings with the other activations, BatchTopK with the open features of `run`."""
+    opened = max(1, round(float(np.mean(run.measured.l0))))
+    others: dict[str, Settings] = {
+        "jumprelu": replace(settings, activation="jumprelu"),
+        "batchtopk": replace(settings, activation="batchtopk", k=opened),
+        "relu": replace(settings, activation="relu", sparsity=L1),
+    }
+    del others[settings.activation]
+    return others
+
+
+def trigger_kinds(
+    folder: Path, taught: Taught, settings: Settings, run: Trained
+) -> Int[np.ndarray, " F"]:
+    """Return what makes each feature of a finished crosscoder fire, as places in `TRIGGERS`."""
+    path = folder / "triggers.json"
+    if not path.exists():
+        study = study_of(lineage_of(taught, settings), settings.seed)
+        tokens = torch.from_numpy(np.asarray(study.text.held_out, dtype=np.int64))
+        activations = study.snapshots.activations
+        contexts = top_contexts(run.crosscoder, activations, tokens, n=TRIGGER_CONTEXTS)
+        ids = np.setdiff1d(np.unique(study.text.train), study.text.special)
+        rng = stream(settings.seed, "triggers")
+        found = feature_triggers(run.crosscoder, activations, contexts, ids, rng=rng)
+        length = torch.from_numpy(run.arrays["context_length"])
+        write_json(path, found.kind(length).tolist())
+    return np.array(read_json(path))
 
 
 def held_out_qualities(
@@ -104,7 +162,7 @@ def held_out_qualities(
     steps
         Of the snapshots between those of `part`.
     """
-    study = study_of(_lineage(taught, settings), settings.seed)
+    study = study_of(lineage_of(taught, settings), settings.seed)
     checkpoint = latest_checkpoint(part / "fit" / "checkpoints")
     assert checkpoint is not None
     crosscoder = load_crosscoder(checkpoint.path / "crosscoder.safetensors").requires_grad_(False)
@@ -121,57 +179,11 @@ def held_out_qualities(
     }
 
 
-def separate_qualities(
-    folder: Path, taught: Taught, settings: Settings, opened: dict[int, float]
-) -> dict[int, float]:
-    """Return the explained variance of a dictionary of its own at each of some snapshots.
-
-    Each has as many features and training tokens as the crosscoder, and as many open features as
-    the crosscoder has there: `opened`, by step.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    found: dict[int, float] = {}
-    for step, l0 in opened.items():
-        path = folder / f"{step}.json"
-        if not path.exists():
-            alone = replace(settings, activation="batchtopk", k=max(1, round(l0)))
-            study = study_of(_lineage(taught, alone, [step]), settings.seed)
-            write_json(path, _own_quality(study, alone))
-        found[step] = read_json(path)
-    return found
-
-
-def _lineage(taught: Taught, settings: Settings, steps: Sequence[int] = ()) -> Lineage:
+def lineage_of(taught: Taught, settings: Settings, steps: Sequence[int] = ()) -> Lineage:
+    """Return what was grown, with these settings of the crosscoder and some of its snapshots."""
     lineage = taught.lineage
     return replace(
         lineage,
         scale=replace(lineage.scale, evolution=settings),
         steps=list(steps) or lineage.steps,
     )
-
-
-def _own_quality(study: Study, settings: Settings) -> float:
-    """Return the explained variance of the study's snapshot, trained like a crosscoder's."""
-    stream = study.train_stream(settings)
-    normalisation = estimate_normalisation(next(stream()))
-    stream = stream.normalised(normalisation)
-    dictionary = Crosscoder(
-        CrosscoderConfig(
-            d_model=study.snapshots.d_model,
-            n_features=settings.features,
-            steps=study.snapshots.steps,
-            activation="batchtopk",
-            k=settings.k,
-            seed=settings.seed,
-        )
-    )
-    initialise(dictionary, next(stream())[:BASELINE_BATCH])
-    how = TrainConfig(
-        steps=settings.tokens // settings.batch,
-        lr=settings.learning_rate,
-        penalty="none",
-        dead_after=max(settings.batch, settings.tokens // 10),
-    )
-    train(dictionary, stream, how)
-    held_out = study.held_out_stream(settings).normalised(normalisation)
-    return float(evaluate(dictionary, held_out()).explained_variance[0])

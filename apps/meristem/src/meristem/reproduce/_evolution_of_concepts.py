@@ -15,15 +15,20 @@ from meristem._rows import Row, measured_text
 from meristem.grow._pipeline import Taught
 from meristem.reproduce import _feature_claims as claims
 from meristem.reproduce import _sensitivity_claims as sensitivity
+from meristem.reproduce._activation_claims import activations
+from meristem.reproduce._baselines import component_qualities, separate_qualities
 from meristem.reproduce._crosscoders import (
     CROSSCODERS,
     ScaleName,
     Trained,
     held_out_qualities,
-    separate_qualities,
+    measure_crosscoder,
+    other_activations,
     teach_model,
     train_crosscoder,
+    trigger_kinds,
 )
+from meristem.reproduce._order_claims import order
 from meristem.reproduce._pythia import Trajectory, read_trajectories
 from meristem_core import write_atomic
 from meristem_core.report import (
@@ -72,26 +77,38 @@ def reproduce(out: Path, quick: bool, seed: int) -> list[Row]:
     start = time.perf_counter()
     taught = teach_model(out, scale, seed, _say)
     settings = replace(CROSSCODERS[scale], seed=seed)
-    folders = [out / f"crosscoder-{scale}-{seed}-{each}" for each in range(seed, seed + SEEDS)]
+    every = [replace(settings, seed=each) for each in range(seed, seed + SEEDS)]
+    folders = [out / f"crosscoder-{scale}-{seed}-{each.seed}" for each in every]
     runs = [
-        train_crosscoder(folder, taught, replace(settings, seed=seed + place), _say)
-        for place, folder in enumerate(folders)
+        train_crosscoder(folder, taught, each, _say)
+        for folder, each in zip(folders, every, strict=True)
     ]
+    kinds = [
+        trigger_kinds(folder, taught, each, run)
+        for folder, each, run in zip(folders, every, runs, strict=True)
+    ]
+    counts = {max(1, round(run.measured.l0_union)) for run in runs}
+    components = component_qualities(
+        out / f"components-{scale}-{seed}.json", taught, settings, counts
+    )
     judged = [
         claims.two_classes(runs),
         *claims.directions(runs, seed),
         *filter(None, [claims.complexity(runs)]),
+        *order(runs, kinds, seed),
         *claims.tasks(runs),
         *claims.phases(runs),
         *claims.norms(runs),
         _separate(out / f"separate-{scale}-{seed}", taught, settings, runs[0]),
+        claims.components(runs, components),
         *sensitivity.seeds(runs, seed),
         *_half(out / f"half-{scale}-{seed}", folders[0], taught, settings, runs[0]),
+        *activations({settings.activation: runs, **_others(folders, taught, every, runs)}, seed),
         *([] if quick else [_warmup(out, seed)]),
         *([claims.pythia(trajectories)] if trajectories else []),
     ]
     seconds = time.perf_counter() - start
-    n = runs[0].evolved.measured.alive
+    n = runs[0].measured.alive
     rows = taught.rows + [each.row(n=n, seconds=seconds, seed=seed) for each in judged]
     write_atomic(out / "reproduction.html", render(_page(rows, runs, trajectories)))
     return rows
@@ -99,10 +116,22 @@ def reproduce(out: Path, quick: bool, seed: int) -> list[Row]:
 
 def _separate(folder: Path, taught: Taught, settings: Settings, run: Trained) -> claims.Claim:
     """Judge the first crosscoder against dictionaries of one snapshot, at every third one."""
-    measured = run.evolved.measured
+    measured = run.measured
     opened = dict(zip(measured.steps, measured.l0, strict=True))
     chosen = {step: opened[step] for step in measured.steps[::3]}
     return claims.quality(run, separate_qualities(folder, taught, settings, chosen))
+
+
+def _others(
+    folders: Sequence[Path], taught: Taught, every: Sequence[Settings], runs: Sequence[Trained]
+) -> dict[str, list[Trained]]:
+    """Return crosscoders with the other activations, one for each seed."""
+    found: dict[str, list[Trained]] = {}
+    for own, settings, run in zip(folders, every, runs, strict=True):
+        for name, other in other_activations(settings, run).items():
+            folder = own.with_name(own.name.replace("crosscoder", name))
+            found.setdefault(name, []).append(measure_crosscoder(folder, taught, other, _say))
+    return found
 
 
 def _half(
@@ -114,7 +143,7 @@ def _half(
     half = train_crosscoder(folder, taught, settings, _say, steps=kept)
     unknown = held_out_qualities(whole, folder, taught, settings,
                                  [step for step in steps if step not in kept])  # fmt: skip
-    measured = run.evolved.measured
+    measured = run.measured
     known = dict(zip(measured.steps, measured.explained_variance, strict=True))
     return [
         *sensitivity.spacing(run, half, seed=settings.seed),
@@ -172,8 +201,8 @@ def _curves(runs: Sequence[Trained]) -> list[LineChart]:
             x_label="step",
             y_label=unit,
             series=[
-                Series(name=f"seed {run.seed}", x=run.evolved.measured.steps,
-                       y=value(run.evolved.measured))
+                Series(name=f"seed {run.seed}", x=run.measured.steps,
+                       y=value(run.measured))
                 for run in runs
             ],
         )
@@ -185,7 +214,7 @@ def _overlay(runs: Sequence[Trained], trajectories: Sequence[Trajectory]) -> lis
     """Return accuracy of Pythia, if it is there, and emergence here, over their own training."""
     if not trajectories:
         return []
-    measured = runs[0].evolved.measured
+    measured = runs[0].measured
     emerged = [sum(measured.emergence["0.5"][: place + 1]) for place in range(len(measured.steps))]
     ours = Series(
         name="ours: share of features that have emerged",

@@ -72,7 +72,7 @@ def two_classes(runs: Sequence[Trained]) -> Claim:
     found: list[Interval] = []
     held: list[bool | None] = []
     for run in runs:
-        measured = run.evolved.measured
+        measured = run.measured
         shares = [
             min(measured.kinds[h]["initial"], measured.kinds[h]["emergent"]) / measured.alive
             for h in THRESHOLDS
@@ -82,7 +82,7 @@ def two_classes(runs: Sequence[Trained]) -> Claim:
         found.append(wilson_interval(rarer, measured.alive))
         full = found[-1].low >= 0.05 and measured.median_lifetime >= 0.6
         held.append(True if full else (None if max(shares) >= 0.05 else False))
-    lifetimes = ", ".join(f"{run.evolved.measured.median_lifetime:.2f}" for run in runs)
+    lifetimes = ", ".join(f"{run.measured.median_lifetime:.2f}" for run in runs)
     return Claim(
         claim="initial and emergent features both exist: share of the rarer kind",
         claimed=">= 0.05, and later ones persist in >= 0.6 of the snapshots",
@@ -100,13 +100,13 @@ def directions(runs: Sequence[Trained], seed: int) -> list[Claim]:
     for run in runs:
         rng = stream(seed, "turning", run.seed)
         cosines = run.arrays["cosines"][run.alive].astype(np.float64)
-        split = run.evolved.measured.steps.index(run.evolved.measured.turning.step)
+        split = run.measured.steps.index(run.measured.turning.step)
         late_mask = np.triu(np.ones(cosines.shape[1:], bool), 1)
         late_mask[:split] = False
         between.append(_mean(cosines[:, :split, split:].mean((1, 2)), rng))
         if late_mask.any():
             late.append(_mean(cosines[:, late_mask].mean(1), rng))
-        turning = run.evolved.measured.turning
+        turning = run.measured.turning
         steps.append(bounds(turning.step, low=turning.low, high=turning.high))  # fmt: skip
     note = "turning step [95 %]: " + ", ".join(
         f"{each.estimate:g} [{each.low:g}, {each.high:g}]" for each in steps
@@ -131,7 +131,7 @@ def directions(runs: Sequence[Trained], seed: int) -> list[Claim]:
 
 def complexity(runs: Sequence[Trained]) -> Claim | None:
     """Judge whether features that come later need more context."""
-    found = [run.evolved.measured.complexity for run in runs]
+    found = [run.measured.complexity for run in runs]
     known = [each for each in found if each is not None]
     if not known:
         return None
@@ -148,7 +148,7 @@ def complexity(runs: Sequence[Trained]) -> Claim | None:
 
 def tasks(runs: Sequence[Trained]) -> list[Claim]:
     """Judge whether tens of features restore a behaviour, and random ones do not."""
-    names = {task.name for run in runs for task in run.evolved.attributed.tasks}
+    names = {task.name for run in runs for task in run.attributed.tasks}
     return [_task(name, runs) for name in sorted(names)]
 
 
@@ -158,7 +158,7 @@ def _task(name: str, runs: Sequence[Trained]) -> Claim:
     counts: list[str] = []
     accuracies: list[float] = []
     for run in runs:
-        task = next(each for each in run.evolved.attributed.tasks if each.name == name)
+        task = next(each for each in run.attributed.tasks if each.name == name)
         accuracies.append(task.accuracy[-1])
         shares = task.restore
         if shares is None:
@@ -189,7 +189,7 @@ def phases(runs: Sequence[Trained]) -> list[Claim]:
     gaps: list[Interval] = []
     notes: list[str] = []
     for run in runs:
-        measured = run.evolved.measured
+        measured = run.measured
         turn = measured.steps.index(measured.turning.step)
         end = measured.steps.index(measured.learning.statistical_end)
         least = int(np.argmin(measured.dimensionality))
@@ -220,7 +220,7 @@ def dimensions(runs: Sequence[Trained]) -> Claim:
     held: list[bool | None] = []
     courses: list[str] = []
     for run in runs:
-        curve = run.evolved.measured.dimensionality
+        curve = run.measured.dimensionality
         least = min(curve)
         inside = 0 < int(np.argmin(curve)) < len(curve) - 1
         bends = inside and curve[0] - least > 0.1 and curve[-1] - least > 0.1
@@ -243,7 +243,7 @@ def norms(runs: Sequence[Trained]) -> list[Claim]:
     held: list[bool | None] = []
     shrunk: list[Interval] = []
     for run in runs:
-        measured = run.evolved.measured
+        measured = run.measured
         known = [each for each in measured.norm_agreement if each is not None]
         if known:
             middle = sorted(known, key=lambda each: each.estimate)[len(known) // 2]
@@ -278,7 +278,7 @@ def norms(runs: Sequence[Trained]) -> list[Claim]:
 
 def quality(run: Trained, separate: Mapping[int, float]) -> Claim:
     """Judge whether one crosscoder rebuilds as well as a dictionary for each snapshot."""
-    measured = run.evolved.measured
+    measured = run.measured
     together = dict(zip(measured.steps, measured.explained_variance, strict=True))
     gaps = [100 * (together[step] - separate[step]) for step in separate]
     mean = float(np.mean(gaps))
@@ -291,6 +291,33 @@ def quality(run: Trained, separate: Mapping[int, float]) -> Claim:
         found=[bounds(mean, low=min(gaps), high=max(gaps))],
         verdict=verdict,
         note=f"the bounds are the least and largest difference; crosscoder and own: {values}",
+    )
+
+
+def components(runs: Sequence[Trained], explained: Mapping[int, Sequence[float]]) -> Claim:
+    """Judge whether a crosscoder rebuilds better than as many principal components.
+
+    Parameters
+    ----------
+    explained
+        Variance of each snapshot by number of components; each crosscoder is compared with as many
+        as it has features open at any snapshot, in the mean.
+    """
+    counts = [max(1, round(run.measured.l0_union)) for run in runs]
+    gaps = [
+        100 * np.subtract(run.measured.explained_variance, explained[k])
+        for run, k in zip(runs, counts, strict=True)
+    ]
+    means = [float(gap.mean()) for gap in gaps]
+    return Claim(
+        claim="a crosscoder rebuilds better than principal components of all snapshots side by "
+        "side: difference of explained variance in points",
+        claimed="> 0 on average, at equal numbers a token",
+        found=[bounds(mean) for mean in means],
+        verdict=judge([mean > 0 for mean in means]),
+        note=f"{', '.join(map(str, counts))} components; by snapshot the difference is "
+        + ", ".join(f"{gap.min():.1f} to {gap.max():.1f}" for gap in gaps),
+        over_seeds=True,
     )
 
 

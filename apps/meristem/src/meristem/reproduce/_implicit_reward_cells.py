@@ -1,10 +1,11 @@
 """The trained part of paper 2507.00018: fine-tuning at several rates and divergences, then DPO.
 
 A small transformer is pre-trained on running sums by a noisy writer, fine-tuned on few right
-answers, and preference-tuned on right against wrong ones. A cell is one such run; finished cells
-stand in a journal and are not repeated.
+answers, and preference-tuned on right against wrong ones, or both at once by a weighted sum of the
+two losses. A cell is one such run; finished cells stand in a journal and are not repeated.
 """
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,19 @@ from meristem._running_sums import (
     write_answers,
 )
 from meristem._tuning import BLOCK, drift, solved, tuned
-from meristem_core import Journal, derive_seed, stream
+from meristem_core import Journal, derive_seed, shuffled_indices, stream
 from meristem_core.command import Progress
-from meristem_losses import potential, token_logprobs
-from meristem_losses.hf import head_options, hidden_states
-from meristem_posttrain import Encoded, Schedule, evaluate, find_objective
+from meristem_losses import (
+    TokenStats,
+    dpo_loss,
+    mean_over_tokens,
+    nll_loss,
+    potential,
+    preference_pairs,
+    token_logprobs,
+)
+from meristem_losses.hf import head_options, hidden_states, score
+from meristem_posttrain import Encoded, Schedule, evaluate, find_objective, pad
 
 ALPHABET = Alphabet(digits=tuple(range(10)), equals=(10,), end=11)
 TERMS, NOISE = 3, 0.3
@@ -46,6 +55,7 @@ LOSSES: dict[str, tuple[str, dict[str, str]]] = {
     "forward KL": ("f_sft", {"divergence": "forward_kl"}),
     "alpha 0.5": ("f_sft", {"divergence": "alpha:0.5"}),
 }
+JOINT = {"joint, weight 0.1": 0.1, "joint, weight 1": 1.0, "joint, weight 10": 10.0}  # of DPO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,9 +124,9 @@ def run_cells(
                 continue
             if world is None or world[0] != seed:
                 world = seed, make_world(seed, seeds[seeds.index(seed) % bases])
+            run = run_joint_cell if name in JOINT else run_cell
             record = {
-                "seed": seed, "loss": name, "rate": rate,
-                **run_cell(world[1], name, rate, seed),
+                "seed": seed, "loss": name, "rate": rate, **run(world[1], name, rate, seed)
             }  # fmt: skip
             journal.append(record)
             known[seed, name, rate] = record
@@ -156,6 +166,44 @@ def run_cell(world: World, name: str, rate: float, seed: int) -> dict[str, Any]:
     if name == "total variation" and rate == WATCHED_RATE:
         record["readout"] = read_out(fine, world, seed)
     return record
+
+
+def run_joint_cell(world: World, name: str, rate: float, seed: int) -> dict[str, Any]:
+    """Minimise likelihood plus weighted DPO in one stage, on as many tokens as the two stages."""
+    model = copy.deepcopy(world.base)
+    schedule = Schedule(steps=SFT_STEPS, batch=BATCH, micro_batch=BATCH, learning_rate=rate)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.0)
+    for step in range(SFT_STEPS):
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.rate(step)
+        shown, compared = (_batch(examples, step, seed) for examples in (world.train, world.pairs))
+        plain = _scored(model, shown)
+        with torch.no_grad():
+            reference = _scored(world.base, compared)
+        pairs = preference_pairs(_scored(model, compared), reference)
+        loss = mean_over_tokens(nll_loss(plain), plain.mask)
+        (loss + JOINT[name] * dpo_loss(pairs).mean()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    return {
+        "before": float(solved(world.base, world.test).mean()),
+        "after_dpo": float(solved(model, world.test).mean()),
+        "kl": drift(model, world.base, world.test, find_objective("sft", "nll", {})),
+    }
+
+
+def _batch(examples: list[Encoded], step: int, seed: int) -> list[Encoded]:
+    first = step * BATCH
+    order = shuffled_indices(len(examples), first, first + BATCH, seed=derive_seed(seed, "order"))
+    return [examples[i] for i in order]
+
+
+def _scored(model: Any, examples: list[Encoded]) -> TokenStats:
+    rows = pad(examples, 0)
+    return score(model, rows.ids, rows.response, input_ids=rows.ids, attention_mask=rows.attention)[
+        0
+    ]
 
 
 @torch.no_grad()

@@ -30,29 +30,23 @@ ASKED = "[not in the paper]"
 def seeds(runs: Sequence[Trained], seed: int) -> list[Claim]:
     """Judge whether other seeds find the same features, emerging at the same time."""
     first, *others = runs
-    matchings = [_matching(first, other, seed) for other in others]
-    shares = [matching.shared() for matching in matchings]
+    matchings = [matching_of(first, other, seed) for other in others]
     return [
-        Claim(
-            claim="another seed finds the same features: share with cosine >= 0.7",
-            claimed=">= 0.3 (0.30 to 0.42 for autoencoders of two seeds)",
-            found=shares,
-            verdict=judge([True if each.low >= 0.3 else None if each.high >= 0.3 else False
-                           for each in shares]),
-            note="mutual nearest neighbours among living features; interval by Wilson",
-            source="arXiv 2501.16615 [not in the paper]",
+        shared_claim("another seed finds the same features", matchings),
+        emergence_claim(
+            "features of two seeds emerge at the same time",
+            [(first, other) for other in others], matchings, seed,
         ),
-        _emergence("features of two seeds emerge at the same time", first, others, matchings, seed),
     ]  # fmt: skip
 
 
 def spacing(whole: Trained, half: Trained, seed: int) -> list[Claim]:
     """Judge whether a crosscoder over every second snapshot tells the same story."""
-    all_steps, kept = whole.evolved.measured.steps, half.evolved.measured.steps
-    turnings = [run.evolved.measured.turning for run in (whole, half)]
+    all_steps, kept = whole.measured.steps, half.measured.steps
+    turnings = [run.measured.turning for run in (whole, half)]
     places = [sum(step < turning.step for step in all_steps) for turning in turnings]
     gap = abs(places[0] - places[1])
-    matching = _matching(whole, half, seed)
+    matching = matching_of(whole, half, seed)
     return [
         Claim(
             claim="half of the snapshots show the same turning point: snapshots between the two",
@@ -63,9 +57,9 @@ def spacing(whole: Trained, half: Trained, seed: int) -> list[Claim]:
             f"{turnings[1].step} [{turnings[1].low}, {turnings[1].high}] over {len(kept)}",
             source=ASKED,
         ),
-        _emergence(
+        emergence_claim(
             "features emerge at the same time over half of the snapshots",
-            whole, [half], [matching], seed,
+            [(whole, half)], [matching], seed,
         ),
     ]  # fmt: skip
 
@@ -102,7 +96,7 @@ def warmup(runs: Mapping[int, Trained], seed: int) -> Claim:
         By steps of the warm-up.
     """
     cosines = {
-        steps: (run.evolved.measured.steps, torch.from_numpy(run.arrays["cosines"][run.alive]))
+        steps: (run.measured.steps, torch.from_numpy(run.arrays["cosines"][run.alive]))
         for steps, run in runs.items()
     }
     effect = warmup_effect(cosines, rng=stream(seed, "warm-up"))
@@ -121,19 +115,39 @@ def warmup(runs: Mapping[int, Trained], seed: int) -> Claim:
     )
 
 
-def _matching(a: Trained, b: Trained, seed: int) -> Matching:
+def shared_claim(claim: str, matchings: Sequence[Matching]) -> Claim:
+    """Judge whether two crosscoders share as many features as autoencoders of two seeds do."""
+    shares = [matching.shared() for matching in matchings]
+    return Claim(
+        claim=f"{claim}: share with cosine >= {MATCH}",
+        claimed=">= 0.3 (0.30 to 0.42 for autoencoders of two seeds)",
+        found=shares,
+        verdict=judge([True if each.low >= 0.3 else None if each.high >= 0.3 else False
+                       for each in shares]),
+        note="mutual nearest neighbours among living features; interval by Wilson",
+        source="arXiv 2501.16615 [not in the paper]",
+    )  # fmt: skip
+
+
+def matching_of(a: Trained, b: Trained, seed: int) -> Matching:
+    """Return which living features of two crosscoders are the same."""
     return match_features(
         a.crosscoder, b.crosscoder, rng=stream(seed, "seeds", b.seed), threshold=MATCH,
         alive_a=torch.from_numpy(a.alive), alive_b=torch.from_numpy(b.alive),
     )  # fmt: skip
 
 
-def _emergence(
-    claim: str, first: Trained, others: Sequence[Trained], matchings: Sequence[Matching], seed: int
+def emergence_claim(
+    claim: str,
+    pairs: Sequence[tuple[Trained, Trained]],
+    matchings: Sequence[Matching],
+    seed: int,
 ) -> Claim:
     """Judge whether matched features emerge at the same time."""
-    pairs = list(zip(others, matchings, strict=True))
-    found = [_order(first, other, matching, seed) for other, matching in pairs]
+    found = [
+        _order(first, other, matching, seed)
+        for (first, other), matching in zip(pairs, matchings, strict=True)
+    ]
     known = [each for each in found if each is not None]
     if not known:
         counts = ", ".join(str(int(each.matched().sum())) for each in matchings)
@@ -170,7 +184,7 @@ def _order(first: Trained, other: Trained, matching: Matching, seed: int) -> Int
         a,
         b,
         matching,
-        steps_a=first.evolved.measured.steps,
-        steps_b=other.evolved.measured.steps,
+        steps_a=first.measured.steps,
+        steps_b=other.measured.steps,
         rng=stream(seed, "emergence", other.seed),
     ).correlation
