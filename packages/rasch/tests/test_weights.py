@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize
 
 from meristem_core.testing import rngs
 from meristem_rasch import (
@@ -20,8 +19,6 @@ from meristem_rasch import (
     q3,
     score_persons,
 )
-from meristem_rasch._parameters import item_parameters, layout
-from meristem_rasch._posterior import Marginal
 
 few = settings(max_examples=max(8, settings().max_examples // 12))
 THRESHOLDS = [[-1.0], [-0.5, 0.8], [0.2], [0.1, 0.3, 1.2], [1.1]]
@@ -123,30 +120,3 @@ def test_a_single_answer_says_nothing_about_items(rng):
     after = CML().fit(Responses.from_wide(np.vstack([table, single])))
     np.testing.assert_allclose(after.threshold, before.threshold, atol=1e-8)
     np.testing.assert_allclose(after.vcov, before.vcov, atol=1e-8)
-
-
-@pytest.mark.data
-@pytest.mark.paper
-def test_raters_of_tam(data_dir):
-    """TAM, man/tam.mml.Rd example 10, items only: the rows of a person are all that person's.
-
-    Each row's items are items of their own here, their difficulties tied by summing gradients.
-    """
-    raw = np.loadtxt(data_dir / "irt/classical/tam_ex10_facets.csv", delimiter=",", skiprows=1)
-    rows = [raw[raw[:, 0] == person, 2:] for person in np.unique(raw[:, 0])]
-    wide = np.full((len(rows), max(map(len, rows)), 5), np.nan)
-    for v, row in enumerate(rows):
-        wide[v, : len(row)] = row
-    data = Responses.from_wide(wide.reshape(len(rows), -1))
-    plan = layout("rasch", data, 1, {})
-    marginal = Marginal(plan, [data], n_nodes=61)
-    tie = np.zeros((len(plan.start(data)), 6))
-    tie[:-1, :5], tie[-1, 5] = np.tile(np.eye(5), (wide.shape[1], 1)), 1.0
-
-    def tied(x):
-        value, gradient = marginal.value_and_gradient(tie @ x)
-        return value, tie.T @ gradient
-
-    found = minimize(tied, np.zeros(6), jac=True, method="BFGS", options={"gtol": 1e-4})
-    difficulty = item_parameters(plan, tie @ found.x).threshold[:5]
-    np.testing.assert_allclose(difficulty, [-1.931, -1.023, -0.089, 1.015, 1.918], atol=2e-3)
