@@ -197,6 +197,10 @@ def test_constant_items_are_set_aside_and_said(tmp_path, sit, draw, write):
         ("m,q1,q2,q3,q4\na,1,0,0,0\nb,0,1,0,0\nc,1,1,1,0\nd,1,1,0,1\n", ["--method", "cml"], 3,
          "sets"),
         ("m,q1,q2\na,1,\nb,,\n", [], 2, "b has no score"),
+        ("m,q1,q2\na,1,0.5\nb,0,1\n", ["--model", "rasch"], 2, "a score is 0.5; model rasch"),
+        ("m,q1,q2\na,2,0\nb,0,1\n", ["--model", "rasch"], 2, "use model pcm"),
+        ("m,q1,q2,q3,q4\na,1,0,,\nb,0,1,,\nc,,,1,0\nd,,,0,1\n", [], 3, "q1, q2 | q3, q4"),
+        ("model,item,score\na,q,1\n", ["--item", "question"], 2, "no column 'question'"),
     ],
 )  # fmt: skip
 def test_bad_input_ends_with_a_line_and_a_code(tmp_path, sit, text, words, code, message):
@@ -207,6 +211,14 @@ def test_bad_input_ends_with_a_line_and_a_code(tmp_path, sit, text, words, code,
     assert message in err
     assert "Traceback" not in err
     assert not (tmp_path / "report.html").exists()
+
+
+def test_disordered_thresholds_and_systems_that_do_not_differ_are_said(tmp_path, sit, write):
+    table = np.random.default_rng(0).choice([0, 1, 2], p=[0.45, 0.1, 0.45], size=(60, 6))
+    code, out, _ = sit(write(tmp_path / "a.csv", table))
+    assert code == 0
+    assert "On 6 of 6 items, q0 first, thresholds are out of order" in out
+    assert "these answers do not rank them (reliability 0)" in out
 
 
 @pytest.mark.browser

@@ -46,7 +46,7 @@ def choose(
     whole = bool((scores == np.round(scores)).all())
     largest = float(scores.max())
     fine = not whole or largest > MANY_STEPS
-    if method == "fractional" or (method is None and fine):
+    if method == "fractional" or (method is None and model is None and fine):
         return Choice(
             model="rasch",
             method="fractional",
@@ -54,7 +54,11 @@ def choose(
             "so a Rasch curve is fitted to them by quasi-likelihood",
         )
     if not whole:
-        raise DataError(f"method {method} takes whole scores; fractions need method fractional")
+        part = float(scores[scores != np.round(scores)][0])
+        asked = f"model {model}" if method is None else f"method {method}"
+        raise DataError(
+            f"a score is {part:g}; {asked} takes whole scores; fractions need method fractional"
+        )
     chosen: Model = model or ("pcm" if largest > 1 else "rasch")
     if chosen == "rasch" and largest > 1:
         raise DataError(f"scores reach {largest:g}, model rasch takes 0 and 1: use model pcm")

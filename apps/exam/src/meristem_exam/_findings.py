@@ -22,6 +22,7 @@ def find(exam: "Exam") -> list[Finding]:
     parts = [
         _ranking(exam),
         _items(exam),
+        _steps(exam),
         _systems(exam),
         _halves(exam),
         _alignment(exam),
@@ -46,6 +47,12 @@ def _ranking(exam: "Exam") -> Finding | None:
         else f"{s.systems[first]} scores highest, but {tied - 1} other"
         f"{'s' if tied > 2 else ''} cannot be told apart from it"
     )
+    if s.reliability <= 0:
+        text = (
+            f"{s.systems[first]} scores highest, but the {len(order):,} systems differ no more "
+            "than their errors: these answers do not rank them (reliability 0)."
+        )
+        return Finding(text, False)
     text = (
         f"{lead}; the {len(order):,} systems fall into about {distinct} distinguishable level"
         f"{'s' if distinct != 1 else ''} (reliability {s.reliability:.2f})."
@@ -79,6 +86,19 @@ def _items(exam: "Exam") -> Finding | None:
         text += f"; {len(noisy):,} nearly random items (outfit above 1.3) blur the ranking"
     few = len(wrong) + len(noisy) <= 0.05 * len(s.items)
     return Finding(text + ".", None if len(wrong) or not few else True)
+
+
+def _steps(exam: "Exam") -> Finding | None:
+    cal = exam.scale.calibration
+    if cal is None or not cal.disordered:
+        return None
+    first = cal.disordered[0]
+    return Finding(
+        f"On {len(cal.disordered):,} of {len(cal.items):,} items, {first} first, thresholds are "
+        "out of order: some score between the lowest and the highest is nowhere the most likely "
+        "one; ask whether it means what it should, or merge it with its neighbour.",
+        None,
+    )
 
 
 def _systems(exam: "Exam") -> Finding | None:

@@ -10,12 +10,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import chi2, norm
 
+from meristem_rasch._checkpoint import Checkpoint
 from meristem_rasch._connected import check_connected
 from meristem_rasch._errors import ConvergenceError, DataError, ExistenceError
 from meristem_rasch._multiple import holm
@@ -152,7 +154,11 @@ class Facets:
     max_steps: int = 100
 
     def fit(
-        self, data: Ratings, *, progress: Callable[[int, float], None] | None = None
+        self,
+        data: Ratings,
+        *,
+        progress: Callable[[int, float], None] | None = None,
+        checkpoint: Path | str | None = None,
     ) -> FacetCalibration:
         """Return the calibration of `data`.
 
@@ -160,11 +166,14 @@ class Facets:
         ----------
         progress
             Called after each step with its number and the largest change.
+        checkpoint
+            File that holds the unfinished fit; where it exists, the fit goes on from it and ends
+            with the same numbers, bit for bit.
 
         Raises
         ------
         DataError
-            If a facet or an anchored level is unknown.
+            If a facet or an anchored level is unknown, or `checkpoint` is of another fit.
         ExistenceError
             If a category of a step group is never used, or (without correction) a level is extreme.
         IdentificationError
@@ -174,7 +183,18 @@ class Facets:
         """
         design, x, names = self._design(data)
         check_connected(design, names)
-        found = maximise(design, x, tol=self.tol, max_steps=self.max_steps, progress=progress)
+        kept = None
+        if checkpoint is not None:
+            parts = (data.score, data.weight, *data.codes.values())
+            kept = Checkpoint(checkpoint, (self, data.facets), parts)
+        found = maximise(
+            design,
+            x,
+            tol=self.tol,
+            max_steps=self.max_steps,
+            progress=progress,
+            checkpoint=kept,
+        )
         if not found.converged:
             raise ConvergenceError(
                 f"no convergence to {self.tol} within {self.max_steps} steps; raise max_steps"

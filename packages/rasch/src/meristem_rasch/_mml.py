@@ -10,14 +10,16 @@
   deviation; nodes are added until that holds for everyone
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from meristem_rasch._calibration import Calibration, LatentGroup
+from meristem_rasch._checkpoint import Checkpoint
 from meristem_rasch._cml import check_model
 from meristem_rasch._design import Anchor
 from meristem_rasch._errors import ConvergenceError, DataError, ExistenceError
@@ -71,7 +73,14 @@ class MML:
     tol: float | int = 1e-7
     max_steps: int = 2000
 
-    def fit(self, data: Responses, groups: Labels | None = None) -> Calibration:
+    def fit(
+        self,
+        data: Responses,
+        groups: Labels | None = None,
+        *,
+        progress: Callable[[int, float], None] | None = None,
+        checkpoint: Path | str | None = None,
+    ) -> Calibration:
         """Return the calibration of `data`.
 
         Parameters
@@ -79,11 +88,18 @@ class MML:
         groups
             A label for each person; every group has its own mean and sd. The first group in order
             of appearance has mean 0 (and sd 1 where slopes are free) unless items are anchored.
+        progress
+            Called after each step on all persons with its number and the largest change, in
+            logits; numbers start again when the nodes are refined.
+        checkpoint
+            File that holds the unfinished fit; where it exists, the fit goes on from it and ends
+            with the same numbers, bit for bit.
 
         Raises
         ------
         DataError
-            If scores, labels or anchors do not fit the model, or `n_nodes` is below 3.
+            If scores, labels or anchors do not fit the model, `n_nodes` is below 3, or `checkpoint`
+            is of another fit.
         ExistenceError
             If a category is never observed, or the information matrix is singular.
         ConvergenceError
@@ -96,19 +112,28 @@ class MML:
         names, parts = _groups(data, groups)
         plan = layout(self.model, data, len(parts), self.anchors)
         marginal = Marginal(plan, parts, self.guess_prior if self.model == "3pl" else None)
+        kept = None
+        if checkpoint is not None:
+            label = np.array([] if groups is None else [str(group) for group in groups])
+            parts_of = (data.scores, data.max_score, data.weight, label)
+            kept = Checkpoint(checkpoint, (self, data.items), parts_of)
         psi, history = self._start(data, plan, groups), list[float]()
         psi = self._from_sample(data, groups, plan, psi)
         # a coarse grid has its own optimum: go there only roughly, then refine the grid
         rough = self.n_nodes is None
         marginal.n_nodes = self.n_nodes or _enough(marginal, psi, FEWEST_NODES)
         while True:
+            evaluate = marginal.value_and_gradient
+            if kept is not None:
+                evaluate = kept.remembered(evaluate, f"{marginal.n_nodes} nodes")
             found = minimise(
-                marginal.value_and_gradient,
+                evaluate,
                 marginal.curvature,
                 psi,
                 tol=max(self.tol, ROUGH) if rough else self.tol,
                 max_steps=self.max_steps,
                 check=lambda x: _check_spread(plan, x),
+                progress=progress,
             )
             psi, history = found.x, history + [-value for value in found.history]
             if not found.converged:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from meristem_rasch._checkpoint import Checkpoint
+
 Vector = Float[np.ndarray, " P"]
 LONGEST = 2.0  # logits in one step
 MOST_PRODUCTS = 400
@@ -215,11 +217,18 @@ def maximise(
     tol: float,
     max_steps: int,
     progress: Callable[[int, float], None] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Solution:
-    """Return the maximum of the log-likelihood, to a largest step below `tol`."""
+    """Return the maximum of the log-likelihood, to a largest step below `tol`.
+
+    `checkpoint` keeps x and the history, which are all of the search's state.
+    """
+    known = checkpoint.arrays if checkpoint is not None else {}
+    x, history = known.get("x", x), known.get("history", np.empty(0)).tolist()
     project, at = projector(design), moments(design, x)
-    history: list[float] = []
-    for n_iter in range(max_steps):
+    if known and known["change"] < tol:
+        return Solution(x=x, moments=at, history=tuple(history), converged=True)
+    for n_iter in range(len(history), max_steps):
         slope = project(gradient(design, at))
         step = _direction(design, at, slope, project)
         step *= min(1.0, LONGEST / max(float(np.abs(step).max()), 1e-300))
@@ -232,6 +241,8 @@ def maximise(
         x, at = x + scale * step, new
         history.append(at.loglik)
         largest = scale * float(np.abs(step).max())
+        if checkpoint is not None:
+            checkpoint.save(x=x, history=np.array(history), change=np.array(largest))
         if progress is not None:
             progress(n_iter + 1, largest)
         if largest < tol:

@@ -41,6 +41,7 @@ def minimise(
     max_steps: int,
     check: Callable[[Vector], None] = lambda _: None,
     measure: Callable[[Vector], float] = lambda step: float(np.abs(step).max()),
+    progress: Callable[[int, float], None] | None = None,
 ) -> Optimum:
     """Return the minimum of a smooth function, reached when a step's `measure` falls below `tol`.
 
@@ -52,6 +53,8 @@ def minimise(
         Function that solves (approximate Hessian at x) s = g; positive definite.
     check
         Called with each x; raises where the search leaves the sensible range.
+    progress
+        Called after each step with its number and its measure.
     """
     value, gradient = evaluate(x)
     solve, pairs = curvature(x), list[tuple[Vector, Vector]]()
@@ -64,6 +67,8 @@ def minimise(
         x, gradient = new_x, new_gradient
         history.append(value)
         check(x)
+        if progress is not None:
+            progress(n_iter, measure(moved))
         if measure(moved) < tol:
             return Optimum(x=x, value=value, n_iter=n_iter, converged=True, history=tuple(history))
         if measure(moved) > SHORT:

@@ -189,7 +189,8 @@ def _long(table: Table, person: str, item: str, score: str, missing: Sequence[st
         at = int(first[np.argmax(count > 1)])
         raise DataError(
             f"{table.source}: {people[rows[at]]} answers {items[columns[at]]} "
-            f"{int(count.max())} times; average the samples or give them different item labels"
+            f"{int(count.max())} times; average the samples, or name a further column of items "
+            f"that tells them apart: there are {list(table.columns)}"
         )
     values = np.full((len(people), len(items)), np.nan)
     values[rows, columns] = numbers
