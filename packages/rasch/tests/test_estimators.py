@@ -110,6 +110,20 @@ def test_joint_estimates_reproduce_all_margins(rng, model):
         np.testing.assert_allclose(observed, expected, atol=1e-5)
 
 
+@few
+@given(rng=rngs(), estimator=st.sampled_from([CML, Pairwise, JML, MML]))
+def test_reversed_scores_turn_the_thresholds_of_every_estimator(rng, estimator):
+    """x -> m - x maps tau_ih to -tau_i,m+1-h and leaves the likelihood."""
+    data = draw(rng, 150, [1, 2, 2], missing=0.1)
+    plain = fitted(estimator(model="pcm"), data)
+    scores = np.where(data.mask, data.max_score - data.scores, -1).astype(data.scores.dtype)
+    turned = fitted(estimator(model="pcm"), replace(data, scores=scores))
+    for i in range(3):
+        mine, theirs = plain.threshold[plain.item_of == i], turned.threshold[plain.item_of == i]
+        np.testing.assert_allclose(theirs, -mine[::-1], atol=1e-5)
+    assert turned.loglik == pytest.approx(plain.loglik, rel=1e-9)
+
+
 def test_corrections_remove_most_of_the_bias():
     rng = np.random.default_rng(1)
     b = np.linspace(-2, 2, 10)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 from scipy.special import logit
 
 from meristem_core.testing import rngs
@@ -19,6 +20,7 @@ from meristem_rasch import (
     Responses,
     score_persons,
 )
+from meristem_rasch import _marginal as marginal_module
 from meristem_rasch import _mml as mml_module
 from meristem_rasch._curves import curves
 from meristem_rasch._information import observed_information, person_scores
@@ -262,6 +264,31 @@ def test_laws_of_the_fit(seed):
     assert finer.loglik == pytest.approx(rasch.loglik, abs=1e-6)
     # conditional and marginal estimates differ by far less than their errors
     assert (np.abs(CML().fit(data).threshold - rasch.threshold) < rasch.threshold_se / 2).all()
+
+
+@pytest.mark.parametrize("model", ["rasch", "2pl", "grm"])
+def test_the_likelihood_never_falls_on_a_fixed_grid(model):
+    cal = MML(model=model, n_nodes=61).fit(simulate(np.random.default_rng(2), 300, 8))
+    assert len(cal.history) > 2
+    assert (np.diff(cal.history) > -1e-9 * abs(cal.loglik)).all()
+
+
+@few
+@given(rng=rngs())
+def test_sparse_products_equal_dense_ones(rng):
+    table = rng.integers(0, 2, size=(50, 8)).astype(float)
+    table[rng.random(table.shape) < 0.5] = np.nan
+    data = Responses.from_wide(table[~np.isnan(table).all(axis=1)], max_score=[1] * 8)
+    plan, found = layout("rasch", data, 1, {}), []
+    psi = rng.normal(size=len(plan.start(data))) / 2
+    with pytest.MonkeyPatch.context() as patch:
+        for share in (0.0, 1.1):  # of answers, below which the products are sparse
+            patch.setattr(marginal_module, "SPARSE", share)
+            marginal = Marginal(plan, [data])
+            assert all(isinstance(m, csr_array) == (share > 1) for m in marginal.data[0].masks)
+            found.append(marginal.value_and_gradient(psi))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-12)
+    np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-9)
 
 
 def test_recovers_planted_slopes_and_a_reversed_item():
