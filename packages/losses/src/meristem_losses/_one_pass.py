@@ -71,11 +71,9 @@ def fused_loss(
         Labels of rows that belong together, for example `arange(n).repeat(2)` for pairs whose
         rows are all chosen, then all rejected. Without: every token stands alone.
 
-    Other parameters are those of `token_logprobs`.
-
     Notes
     -----
-    The gradient of the weight, (V, D), is held from the forward to the backward pass, of which
+    All other parameters are those of `token_logprobs`. The gradient of the weight, (V, D), is held from the forward to the backward pass, of which
     there can be one. A group whose logits outgrow two buffers has them computed twice.
     """
     options = Options(
