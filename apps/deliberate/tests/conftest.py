@@ -82,8 +82,9 @@ def saved_model(tmp_path_factory):
     raw.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
     raw.decoder = tokenizers.decoders.Fuse()
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="=")
+    tokenizer.chat_template = "{{ messages[0]['content'] }}"
     config = transformers.LlamaConfig(
-        vocab_size=len(alphabet), hidden_size=32, intermediate_size=32, num_hidden_layers=1,
+        vocab_size=len(alphabet), hidden_size=64, intermediate_size=32, num_hidden_layers=1,
         num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=128,
         eos_token_id=alphabet.index("="), bos_token_id=None, pad_token_id=None,
     )  # fmt: skip

@@ -59,6 +59,14 @@ def test_another_config_is_refused_with_the_differing_fields(tmp_path):
     )
 
 
+def test_of_long_values_the_place_where_they_differ_is_shown(tmp_path):
+    here, there = ([f"{'corpora/' * 20}{name}.jsonl"] for name in ("python", "english"))
+    opened(tmp_path / "a", {"corpus": here}).close()
+    match = r'/python\.jsonl"\] there and \.\.\..*/english\.jsonl"\] here'
+    with pytest.raises(ValueError, match=match):
+        opened(tmp_path / "a", {"corpus": there})
+
+
 def test_an_integer_is_another_config_than_a_float(tmp_path):
     opened(tmp_path / "a", {"lr": 1}).close()
     with pytest.raises(ValueError, match=r"lr is 1 there and 1\.0 here"):

@@ -18,20 +18,28 @@ from meristem_core.report import (
 )
 from meristem_deliberate._measure import Measured
 
+RULES = (
+    ("majority", "the answer that most samples give"),
+    ("shortest majority", "the largest count / ln(mean tokens of the samples that give it)"),
+    ("longest majority", "the largest count * ln(mean tokens)"),
+    ("short-3", "majority among the three shortest samples, a tie to the shortest"),
+    ("any right (pass@k)", "no vote: whether one of k samples is right, the bound of every rule"),
+)
 RIVALS = ("shortest majority", "longest majority", "short-3")
 NARROW = "\u00a0"  # keeps an estimate and its interval on one line
 
 
 def summary(measured: Mapping[str, Measured]) -> str:
-    """Return one line for each stratum."""
-    lines: list[str] = []
+    """Return what the numbers are, and one line for each stratum."""
+    lines = ["percent and points, with 95 % intervals over questions"]
     for name, each in measured.items():
         k = each.curve.ks[-1]
         smv = each.curve.difference["shortest majority"][-1]
         lines.append(
             f"{name or 'all'}: {each.questions} questions, accuracy {_percent(_single(each))}, "
             f"majority@{k} {_percent(each.curve.accuracy['majority'][-1])}, "
-            f"pass@{k} {_percent(each.coverage[-1])}, shortest minus majority {_points(smv)}"
+            f"pass@{k} {_percent(each.coverage[-1])}, "
+            f"shortest majority minus majority {_points(smv)}"
         )
     return "\n".join(lines)
 
@@ -54,7 +62,8 @@ def page(measured: Mapping[str, Measured], facts: Mapping[str, Any]) -> Page:
     settings = Table(
         columns=["setting", "value"], rows=[[key, str(value)] for key, value in facts.items()]
     )
-    sections.append(Section(title="How this was made", blocks=[*notes, settings]))
+    rules = Table(columns=["rule", "decides by"], rows=[list(rule) for rule in RULES])
+    sections.append(Section(title="How this was made", blocks=[*notes, rules, settings]))
     questions = sum(each.questions for each in measured.values())
     samples = sum(each.samples for each in measured.values())
     strata = f" in {len(measured)} strata" if len(measured) > 1 else ""
@@ -79,7 +88,7 @@ def _overview(measured: Mapping[str, Measured]) -> Section:
         ]
         for name, each in measured.items()
     ]
-    columns = ["stratum", "questions", "one sample", "majority", "shortest minus majority",
+    columns = ["stratum", "questions", "one sample", "majority", "shortest majority minus majority",
                "longest minus shortest sample", "unanswered"]  # fmt: skip
     return Section(
         title="All strata",
@@ -159,8 +168,8 @@ def _rules_table(each: Measured) -> Table:
                "ties by launch order", "Monte-Carlo s.e."]  # fmt: skip
     return Table(
         columns=columns, rows=rows,
-        caption="Percent and points. Detectable: the true difference that a test at 5 % would find "
-        "with 80 % power.",
+        caption="Percent and points; the rules are told at the end. Detectable: the true "
+        "difference that a test at 5 % would find with 80 % power.",
     )  # fmt: skip
 
 

@@ -200,10 +200,13 @@ def _minor(version: object) -> str:
 def _differences(stored: object, given: object) -> list[str]:
     """Return one phrase per differing field: its dotted name and both values."""
     left, right = _flat(stored), _flat(given)
+    pairs = {
+        field: (left.get(field, "absent"), right.get(field, "absent")) for field in left | right
+    }
     return [
-        f"{field} is {_shown(left, field)} there and {_shown(right, field)} here"
-        for field in left | right
-        if left.get(field) != right.get(field)
+        f"{field} is {_shown(there, here)} there and {_shown(here, there)} here"
+        for field, (there, here) in pairs.items()
+        if there != here
     ]
 
 
@@ -217,8 +220,12 @@ def _flat(value: object, place: str = "") -> dict[str, str]:
     return leaves
 
 
-def _shown(leaves: Mapping[str, str], field: str) -> str:
-    text = leaves.get(field, "absent")
+def _shown(text: str, other: str) -> str:
+    """Return a text, of a long one the part around the first place where it differs."""
+    pairs = enumerate(zip(text, other, strict=False))
+    start = next((i for i, (a, b) in pairs if a != b), 0) - SHOWN // 2
+    if len(text) > SHOWN and start > 0:
+        text = "..." + text[start:]
     return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
 
 

@@ -118,7 +118,9 @@ def token_logprobs_from_logits(
         log_collision=log_collision,
         top_k_entropy=top_k_entropy,
     )
-    mask = check(logits, logits.new_empty(logits.shape[2], 1), targets, mask, None, options, width=False)
+    mask = check(
+        logits, logits.new_empty(logits.shape[2], 1), targets, mask, None, options, width=False
+    )
     z = logits[mask].to(wide(logits.dtype)) / temperature
     logp = z.log_softmax(1)
     rows = {"logprobs": logp.gather(1, targets[mask][:, None])[:, 0], "lse": z.logsumexp(1)}

@@ -8,7 +8,6 @@
 # vLLM pins torch and much else, so it has an environment of its own
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from itertools import count
 from types import TracebackType
 from typing import Any
@@ -67,7 +66,7 @@ class VLLMEngine:
         self._loop = LoopThread()
         self._count = count()
         try:
-            self._llm = self._loop.wait(_started(AsyncEngineArgs(model=model, **arguments)))
+            self._llm: Any = self._loop.wait(_started(AsyncEngineArgs(model=model, **arguments)))
         except BaseException:
             self._loop.close()
             raise
@@ -107,10 +106,11 @@ class VLLMEngine:
         return await self._loop.run(together(self._scored(*pair) for pair in pairs))
 
     def close(self) -> None:
-        """End vLLM."""
-        with suppress(RuntimeError):
-            self._loop.wait(_stopped(self._llm))
-        self._loop.close()
+        """End vLLM; a second call does nothing."""
+        if self._llm is not None:
+            llm, self._llm = self._llm, None  # dropped here: at exit vLLM could not end itself
+            self._loop.wait(_stopped(llm))
+            self._loop.close()
 
     async def _sampled(self, request: Request) -> list[Completion]:
         if len(request.prompt) + request.max_tokens > self.context:  # vLLM would draw fewer
