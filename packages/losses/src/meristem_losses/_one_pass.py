@@ -73,8 +73,9 @@ def fused_loss(
 
     Notes
     -----
-    All other parameters are those of `token_logprobs`. The gradient of the weight, (V, D), is held from the forward to the backward pass, of which
-    there can be one. A group whose logits outgrow two buffers has them computed twice.
+    All other parameters are those of `token_logprobs`. The gradient of the weight, (V, D), is held
+    from the forward to the backward pass, of which there can be one. A group whose logits outgrow
+    two buffers has them computed twice.
     """
     options = Options(
         scale=scale,
