@@ -158,7 +158,7 @@ def training_page(config: TrainingConfig, finding: Finding) -> Page:
         LineChart(
             title="Distance to the rounded training",
             x_label="step",
-            y_label="log10 share of the distance travelled in all",
+            y_label="log10 share of the way",
             series=[
                 Series(name="float64 from the same start", x=steps, y=logs(relative[0])),
                 Series(name="float64 from the moved start", x=steps, y=logs(relative[1])),
