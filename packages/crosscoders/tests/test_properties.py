@@ -19,6 +19,7 @@ from meristem_crosscoders import (
     evaluate,
     feature_cosines,
     fold_normalisation,
+    join_crosscoders,
     l1_penalty,
     lifecycle,
     load_crosscoder,
@@ -394,6 +395,28 @@ def test_a_saved_crosscoder_comes_back_to_the_bit(tmp_path_factory, config, seed
     assert loaded.state_dict().keys() == state.keys()
     assert all(torch.equal(v, state[k]) for k, v in loaded.state_dict().items())
     assert loaded.W_dec.dtype == crosscoder.W_dec.dtype
+
+
+@settings(max_examples=30)  # every save waits for the disk
+@given(config=configs(), processes=st.integers(1, 4))
+def test_parts_of_the_features_make_the_whole(tmp_path_factory, config, processes):
+    config = CrosscoderConfig(**vars(config) | {"n_features": config.n_features * processes})
+    whole, folder = Crosscoder(config), tmp_path_factory.mktemp("parts")
+    for rank in range(processes):
+        part = Crosscoder(config, part=(rank, processes))
+        assert len(part.W_enc) * processes == config.n_features
+        save_crosscoder(part, folder / f"{rank}")
+        if processes > 1:
+            with pytest.raises(ValueError, match=rf"part {rank} of {processes} .*join_crosscoders"):
+                load_crosscoder(folder / f"{rank}").encode(torch.zeros(1, 1, 1))
+    found = join_crosscoders(sorted(folder.iterdir(), reverse=True))
+    assert found.config == config
+    assert found.part == (0, 1)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value), name
+    if processes > 1:
+        with pytest.raises(ValueError, match="make no whole; give each once"):
+            join_crosscoders(list(folder.iterdir())[1:])
 
 
 norm_tables = st.tuples(rngs(), st.integers(1, 9), st.integers(1, 6)).map(

@@ -321,6 +321,16 @@ def test_a_dictionary_larger_than_memory_is_refused_before_it_is_made():
         check_memory(config, batch_tokens=1024)
 
 
+def test_parts_are_trained_where_the_others_are():
+    part = Crosscoder(fresh().config, part=(0, 2))
+    with pytest.raises(ValueError, match=r"trains part \(0, 1\) .* is part \(0, 2\)"):
+        train(part, batches, TrainConfig(steps=1))
+    with pytest.raises(ValueError, match=r"part is \(2, 2\); give \(rank, processes\)"):
+        Crosscoder(fresh().config, part=(2, 2))
+    with pytest.raises(ValueError, match=r"cannot be cut evenly over 5 processes; take"):
+        Crosscoder(fresh().config, part=(0, 5))
+
+
 def test_encoding_some_snapshots_rebuilds_all(tmp_path):
     crosscoder = fresh("topk", k=3, gate="shared", encode_from=(0, 10))
     train(crosscoder, batches, TrainConfig(steps=150, lr=1e-2, penalty="none"))

@@ -48,16 +48,17 @@ def batches_of(rank, world, stop=None):
     return batches
 
 
-def fresh(activation):
-    """Return the crosscoder before training and how it is trained."""
+def fresh(activation, part=(0, 1)):
+    """Return the crosscoder, or a part of it, before training and how it is trained."""
     model, training = CASES[activation]
     config = CrosscoderConfig(
         d_model=5, n_features=FEATURES, steps=(0, 10, 100), activation=activation, **model
     )
-    crosscoder = Crosscoder(config).double()
+    crosscoder = Crosscoder(config, part=part).double()
     initialise(crosscoder, batch(0))
-    with torch.no_grad():
-        crosscoder.b_enc[:3] = -50.0  # three features that are dead until AuxK helps
+    if part[0] == 0:
+        with torch.no_grad():
+            crosscoder.b_enc[:3] = -50.0  # three features that are dead until AuxK helps
     return crosscoder, TrainConfig(
         steps=STEPS, lr=1e-2, dead_after=2 * TOKENS, auxk=0.5, checkpoint_every=4, **training
     )
@@ -70,16 +71,19 @@ def main(out):
     assert world == 2
     for activation in CASES:
         for cut in ("data", "features"):
-            crosscoder, config = fresh(activation)
-            part = (rank, world) if cut == "data" else (0, 1)
+            mine, whole = (rank, world), (0, 1)
+            part, held = (mine, whole) if cut == "data" else (whole, mine)
+            crosscoder, config = fresh(activation, held)
             run_dir = out / f"{activation}-{cut}"
             try:
                 train(crosscoder, batches_of(*part, stop=7), config, run_dir=run_dir, cut=cut)
             except KeyboardInterrupt:
                 accelerator.wait_for_everyone()
-            again, _ = fresh(activation)
+            again, _ = fresh(activation, held)
             result = train(again, batches_of(*part), config, run_dir=run_dir, cut=cut)
             assert result.resumed_from == 4
+            assert len(result.tokens_since_fired) == FEATURES
+            assert len(again.W_dec) == FEATURES // held[1], "a part holds nothing of the others"
             save_crosscoder(again, out / f"{activation}-{cut}-{rank}.safetensors")
             accelerator.wait_for_everyone()
     accelerator.end_training()

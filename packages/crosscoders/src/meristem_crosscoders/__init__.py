@@ -23,7 +23,7 @@ from meristem_crosscoders._evolution import (
     threshold_sensitivity,
     turning_point,
 )
-from meristem_crosscoders._files import load_crosscoder, save_crosscoder
+from meristem_crosscoders._files import join_crosscoders, load_crosscoder, save_crosscoder
 from meristem_crosscoders._foreign import (
     read_crosscoder_learning,
     read_llamascopium,
@@ -32,6 +32,7 @@ from meristem_crosscoders._foreign import (
 )
 from meristem_crosscoders._harvest import ActivationBatch, Harvest
 from meristem_crosscoders._held_out import HeldOut, held_out_snapshot
+from meristem_crosscoders._initialise import initialise
 from meristem_crosscoders._losses import (
     auxk_loss,
     l1_penalty,
@@ -43,7 +44,7 @@ from meristem_crosscoders._losses import (
 )
 from meristem_crosscoders._matching import Matching, assign_features, match_features
 from meristem_crosscoders._memory import check_memory
-from meristem_crosscoders._model import Codes, Crosscoder, initialise
+from meristem_crosscoders._model import Codes, Crosscoder
 from meristem_crosscoders._neighbours import nearest_features
 from meristem_crosscoders._normalisation import (
     Normalisation,
@@ -130,6 +131,7 @@ __all__ = [
     "initialise",
     "integrated_gradients",
     "ioi_pairs",
+    "join_crosscoders",
     "l1_penalty",
     "latent_scaling",
     "lifecycle",

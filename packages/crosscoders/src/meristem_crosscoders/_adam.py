@@ -91,10 +91,9 @@ class BlockAdam:
         """Return what a checkpoint needs."""
         return {"steps": self.steps, "first": self.first, "second": self.second}
 
-    def load(self, state: Mapping[str, Any], part: slice) -> None:
-        """Take over what `state` returned; of parameters with a row per feature the part given."""
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` returned."""
         self.steps = state["steps"]
         for kind, mine in (("first", self.first), ("second", self.second)):
             for name, moment in mine.items():
-                saved = state[kind][name]
-                moment.copy_(saved if name == "b_dec" else saved[part])
+                moment.copy_(state[kind][name])

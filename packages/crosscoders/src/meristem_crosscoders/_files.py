@@ -1,35 +1,47 @@
 """A crosscoder as one safetensors file, its configuration in the metadata."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
 
 from meristem_core import write_atomic
 from meristem_crosscoders._config import CrosscoderConfig
 from meristem_crosscoders._model import Crosscoder
 
 FORMAT = "meristem-crosscoder-1"  # the metadata key under which the configuration lies
+PART = "part"  # the one of which part it is
+BY_FEATURE = ("W_enc", "W_dec", "b_enc", "log_threshold")  # have a row per feature
 
 
 def save_crosscoder(crosscoder: Crosscoder, path: Path | str) -> None:
-    """Write a crosscoder to one file, whole or not at all.
+    """Write a crosscoder, or the part that it is, to one file, whole or not at all.
 
     Raises
     ------
     OSError
         If the file cannot be written; an old one is unchanged.
     """
-    tensors = {k: v.detach().cpu().contiguous() for k, v in crosscoder.state_dict().items()}
-    metadata = {FORMAT: json.dumps(asdict(crosscoder.config))}
-    write_atomic(path, save(tensors, metadata=metadata))
+    save_part(path, crosscoder.config, crosscoder.part, crosscoder.state_dict())
+
+
+def save_part(
+    path: Path | str, config: CrosscoderConfig, part: tuple[int, int], tensors: dict[str, Tensor]
+) -> None:
+    """Write the tensors of a part, (rank, processes)."""
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    metadata = {FORMAT: json.dumps(asdict(config)), PART: json.dumps(part)}
+    write_atomic(path, save(plain, metadata=metadata))
 
 
 def load_crosscoder(path: Path | str) -> Crosscoder:
-    """Return the crosscoder in a file: on the CPU, in its dtype, in evaluation mode.
+    """Return the crosscoder, or the part, in a file: on the CPU, in its dtype, in evaluation mode.
 
     Raises
     ------
@@ -50,7 +62,33 @@ def load_crosscoder(path: Path | str) -> Crosscoder:
     fields: dict[str, Any] = {
         name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()
     }
-    crosscoder = Crosscoder(CrosscoderConfig(**fields))
+    rank, processes = json.loads(metadata.get(PART, "[0, 1]"))
+    crosscoder = Crosscoder(CrosscoderConfig(**fields), part=(rank, processes))
     crosscoder.to(tensors["W_dec"].dtype)
     crosscoder.load_state_dict(tensors)
     return crosscoder.eval()
+
+
+def join_crosscoders(paths: Iterable[Path | str]) -> Crosscoder:
+    """Return the whole of parts that the processes of one training have saved.
+
+    Raises
+    ------
+    ValueError
+        If a part is missing, there twice, or of another crosscoder.
+    """
+    parts = sorted((load_crosscoder(path) for path in paths), key=lambda each: each.part)
+    if not parts or [each.part for each in parts] != [(r, len(parts)) for r in range(len(parts))]:
+        raise ValueError(
+            f"parts {[each.part for each in parts]} (rank, processes) make no whole; give each once"
+        )
+    first = parts[0]
+    if any(each.config != first.config for each in parts):
+        raise ValueError("the parts have different configurations; give those of one training")
+    tensors = first.state_dict()
+    for name in BY_FEATURE:
+        if name in tensors:
+            tensors[name] = torch.cat([each.state_dict()[name] for each in parts])
+    whole = Crosscoder(first.config).to(first.W_dec.dtype)
+    whole.load_state_dict(tensors)
+    return whole.eval()

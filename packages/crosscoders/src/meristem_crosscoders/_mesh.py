@@ -35,6 +35,14 @@ class Cohort:
         dist.all_gather(parts, value.contiguous())
         return parts
 
+    def broadcast(self, value: Tensor, source: int) -> Tensor:
+        """Return the value that process `source` gives; shapes are equal."""
+        if self.size == 1:
+            return value
+        out = value if self.rank == source else torch.empty_like(value)
+        dist.broadcast(out, source)
+        return out
+
     def gather_uneven(self, value: Tensor) -> list[Tensor]:
         """Return the vector of every process; lengths may differ."""
         lengths = [int(n) for n in self.gather(torch.tensor([len(value)], device=value.device))]

@@ -44,6 +44,9 @@ class Crosscoder(nn.Module):
     ----------
     config
         Shape and activation.
+    part
+        (rank, processes): holds that share of the features only, equal to those of the whole; for
+        `train` with `cut="features"`.
 
     Attributes
     ----------
@@ -69,13 +72,16 @@ class Crosscoder(nn.Module):
     inference_threshold: Tensor
     threshold_batches: Tensor
 
-    def __init__(self, config: CrosscoderConfig) -> None:
+    def __init__(self, config: CrosscoderConfig, *, part: tuple[int, int] = (0, 1)) -> None:
         super().__init__()
-        require(weight_bytes(config), "a crosscoder of this size", torch.get_default_device())
-        F, S, D = config.n_features, len(config.steps), config.d_model
-        self.config = config
+        rows = rows_of(config, part)
+        needed = weight_bytes(config) // part[1]
+        require(needed, "a crosscoder of this size", torch.get_default_device())
+        F, S, D = rows.stop - rows.start, len(config.steps), config.d_model
+        self.config, self.part = config, part
         generator = torch.Generator().manual_seed(derive_seed(config.seed, "crosscoder"))
-        rows_FD = nn.functional.normalize(2 * torch.rand(F, D, generator=generator) - 1)
+        every_FD = 2 * torch.rand(config.n_features, D, generator=generator) - 1
+        rows_FD = nn.functional.normalize(every_FD[rows])
         rows_FSD = rows_FD[:, None].expand(F, S, D)
         self.W_enc = nn.Parameter(rows_FSD[:, : len(config.encoded)].clone())
         self.W_dec = nn.Parameter(rows_FSD.clone())
@@ -140,9 +146,10 @@ class Crosscoder(nn.Module):
         Raises
         ------
         ValueError
-            If the shape is not (B, S, D), or a "batchtopk" crosscoder in evaluation mode has seen
-            no training batch, so that its threshold is unknown.
+            If this is a part, the shape is not (B, S, D), or a "batchtopk" crosscoder in evaluation
+            mode has seen no training batch, so that its threshold is unknown.
         """
+        self.check_whole()
         z_BF = self.preactivations(x_BSD)
         norms_FG = self.gate_norms().detach()
         if self.log_threshold is not None:
@@ -198,6 +205,15 @@ class Crosscoder(nn.Module):
             )
         return self.inference_threshold[None]
 
+    def check_whole(self) -> None:
+        """Raise a ValueError if this holds a part of the features only."""
+        rank, processes = self.part
+        if processes > 1:
+            raise ValueError(
+                f"this is part {rank} of {processes} of a crosscoder, whose codes depend on the "
+                "others; join_crosscoders makes a whole of saved parts"
+            )
+
     def check_shape(self, x_BSD: Tensor) -> None:
         """Raise a ValueError unless activations have shape (B, S, D)."""
         expected = (len(self.config.steps), self.config.d_model)
@@ -208,32 +224,21 @@ class Crosscoder(nn.Module):
             )
 
 
-@torch.no_grad()
-def initialise(crosscoder: Crosscoder, x_BSD: Float[Tensor, "B S D"]) -> float:
-    """Give all rows the common norm that rebuilds a batch best, and return that norm.
-
-    Norms 0.1 to 5 are tried in 50 steps, then 20 within 0.1 of the best, as in the authors' code;
-    a norm that opens no gate rebuilds nothing and loses.
+def rows_of(config: CrosscoderConfig, part: tuple[int, int]) -> slice:
+    """Return the features of a part, (rank, processes).
 
     Raises
     ------
     ValueError
-        If the batch has another shape or is not finite.
+        If there is no such part, or features cannot be cut evenly.
     """
-    if not bool(x_BSD.isfinite().all()):
-        raise ValueError("the batch holds NaN or infinite activations; drop those tokens")
-    rows = nn.functional.normalize(crosscoder.W_dec, dim=-1)
-    was_training = crosscoder.training
-    crosscoder.train()  # batchtopk has no threshold yet
-
-    def error(norm: float) -> float:
-        crosscoder.W_dec.copy_(norm * rows)
-        crosscoder.W_enc.copy_(norm * rows[:, : crosscoder.W_enc.shape[1]])
-        return float((crosscoder(x_BSD) - x_BSD).square().mean())
-
-    coarse = min(torch.linspace(0.1, 5, 50).tolist(), key=error)
-    fine = torch.linspace(max(coarse - 0.1, 0.01), coarse + 0.1, 20).tolist()
-    best = min([coarse, *fine], key=error)
-    error(best)
-    crosscoder.train(was_training)
-    return best
+    rank, processes = part
+    if not 0 <= rank < processes:
+        raise ValueError(f"part is {part}; give (rank, processes) with 0 <= rank < processes")
+    size = config.n_features // processes
+    if size * processes != config.n_features:
+        raise ValueError(
+            f"{config.n_features} features cannot be cut evenly over {processes} processes; take "
+            f"{(size + 1) * processes}"
+        )
+    return slice(rank * size, (rank + 1) * size)

@@ -4,9 +4,8 @@ Shape letters: B tokens, F features, S snapshots, D width.
 """
 
 import json
-import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,9 @@ from meristem_crosscoders._entries import (
     empty_coarse,
     multiplies_bfloat16,
 )
-from meristem_crosscoders._files import load_crosscoder, save_crosscoder
+from meristem_crosscoders._files import load_crosscoder, save_part
 from meristem_crosscoders._gradients import BLOCK, Terms
-from meristem_crosscoders._mesh import Cohort, Mesh
+from meristem_crosscoders._mesh import Mesh
 from meristem_crosscoders._model import Crosscoder
 from meristem_crosscoders._normalisation import Normalisation
 from meristem_crosscoders._schedule import Progress, TrainConfig
@@ -33,8 +32,6 @@ from meristem_crosscoders._step import step_gradients
 
 Batches = Callable[[int], Iterator[Float[Tensor, "B S D"]]]
 
-TRAINING = "training.safetensors"
-BY_FEATURE = ("W_enc", "W_dec", "b_enc", "log_threshold")  # have a row per feature
 WORTH_ROUNDING = 2**20  # numbers in the encoder from which a bfloat16 copy of it pays
 
 
@@ -47,7 +44,8 @@ def load_normalisation(run_dir: Path | str) -> Normalisation:
         If the folder holds no checkpoint, or one that was not trained on a `Harvest`.
     """
     found = latest_checkpoint(run_dir)
-    saved = None if found is None else load_state(found.path / TRAINING)["normalisation"]
+    states = [] if found is None else sorted(found.path.glob("training*.safetensors"))
+    saved = load_state(states[0])["normalisation"] if states else None
     if saved is None:
         raise ValueError(f"{run_dir} holds no run on a normalised harvest; estimate it anew")
     return Normalisation(scale=saved["scale"], mean=saved["mean"])
@@ -57,11 +55,9 @@ class Run:
     """The state of a training run on one process."""
 
     def __init__(
-        self, whole: Crosscoder, config: TrainConfig, parts: Mesh, batches: Batches
+        self, crosscoder: Crosscoder, config: TrainConfig, parts: Mesh, batches: Batches
     ) -> None:
-        self.whole, self.config, self.mesh, self.batches = whole, config, parts, batches
-        self.part = _part(whole.config.n_features, parts.features)
-        self.crosscoder = whole if parts.features.size == 1 else _shard(whole, self.part)
+        self.crosscoder, self.config, self.mesh, self.batches = crosscoder, config, parts, batches
         self.adam = BlockAdam(self.crosscoder, data=parts.data, features=parts.features)
         self.silent_F = torch.zeros_like(self.crosscoder.b_enc, dtype=torch.int64)
         self.coarse = None
@@ -121,38 +117,42 @@ class Run:
                 coarse_rows(rows_FE[start : start + BLOCK], self.coarse, start)
         return self.coarse
 
-    def gather(self) -> None:
-        """Bring the features of all processes into the whole crosscoder."""
-        if self.mesh.features.size == 1:
-            return
-        mine = self.crosscoder.state_dict()
-        for name, value in self.whole.state_dict().items():
-            rows = name in BY_FEATURE
-            value.copy_(self.everywhere(mine[name]) if rows else mine[name])
-
     def save(self, run_dir: Path | str, step: int) -> None:
-        """Write a checkpoint after `step` steps; one process does."""
-        self.gather()
-        state = self.adam.state()
-        for kind in ("first", "second"):
-            state[kind] = {name: self._all(name, value) for name, value in state[kind].items()}
-        silent_F = self.everywhere(self.silent_F)
+        """Write a checkpoint after `step` steps; one process does, part by part."""
+        parts = self._parts()
         if not self.mesh.is_main:
+            for _ in parts:  # give them away
+                pass
             return
 
         def write(folder: Path) -> None:
-            save_crosscoder(self.whole, folder / "crosscoder.safetensors")
-            training = {"adam": state, "silent": silent_F, "normalisation": _scales(self.batches)}
-            save_state(folder / TRAINING, training)
+            for part, weights, training in parts:
+                save_part(_file(folder, "crosscoder", part), self.crosscoder.config, part, weights)
+                save_state(_file(folder, "training", part), training)
 
         save_checkpoint(run_dir, step, write, state=self._settings())
+
+    def _parts(self) -> Iterator[tuple[tuple[int, int], dict[str, Tensor], dict[str, Any]]]:
+        """Yield weights and training state of every part; no process holds more than two."""
+        cohort = self.mesh.features
+        adam = self.adam.state()
+        for rank in range(cohort.size):
+
+            def of(tensors: dict[str, Tensor], rank: int = rank) -> dict[str, Tensor]:
+                return {name: cohort.broadcast(value, rank) for name, value in tensors.items()}
+
+            weights = of(self.crosscoder.state_dict())
+            moments = {kind: of(adam[kind]) for kind in ("first", "second")}
+            training = {
+                "adam": adam | moments,
+                "silent": cohort.broadcast(self.silent_F, rank),
+                "normalisation": _scales(self.batches),
+            }
+            yield (rank, cohort.size), weights, training
 
     def everywhere(self, value: Tensor) -> Tensor:
         """Return a value per feature of all processes."""
         return torch.cat(self.mesh.features.gather(value))
-
-    def _all(self, name: str, value: Tensor) -> Tensor:
-        return value if name == "b_dec" else self.everywhere(value)
 
     def resume(self, run_dir: Path | str) -> int:
         """Load the newest checkpoint, if there is one, and return how many steps it has done."""
@@ -160,20 +160,19 @@ class Run:
         if found is None:
             return 0
         _check_same(found, self._settings())
-        saved = load_crosscoder(found.path / "crosscoder.safetensors")
-        self.whole.load_state_dict(saved.state_dict())
-        if self.crosscoder is not self.whole:
-            _copy_part(self.whole, self.crosscoder, self.part)
-        state = load_state(found.path / TRAINING)
+        part = self.crosscoder.part
+        saved = load_crosscoder(_file(found.path, "crosscoder", part))
+        self.crosscoder.load_state_dict(saved.state_dict())
+        state = load_state(_file(found.path, "training", part))
         _check_scales(state["normalisation"], _scales(self.batches), found.path)
-        self.adam.load(state["adam"], self.part)
-        self.silent_F = state["silent"][self.part].to(self.silent_F.device)
+        self.adam.load(state["adam"])
+        self.silent_F = state["silent"].to(self.silent_F.device)
         return found.step
 
     def _settings(self) -> dict[str, Any]:
         identity = getattr(self.batches, "identity", None)
         both = {
-            "crosscoder": asdict(self.whole.config),
+            "crosscoder": asdict(self.crosscoder.config),
             "training": asdict(self.config),
             "batches": {"identity": identity() if callable(identity) else None},
             "processes": {
@@ -181,36 +180,13 @@ class Run:
                 "features": self.mesh.features.size,
             },
         }
-        both["training"]["dtype"] = str(self.whole.W_dec.dtype)
+        both["training"]["dtype"] = str(self.crosscoder.W_dec.dtype)
         return json.loads(json.dumps(both))
 
 
-def _part(features: int, cohort: Cohort) -> slice:
-    if features % cohort.size:
-        raise ValueError(
-            f"{features} features cannot be cut evenly over {cohort.size} processes; "
-            f"take {math.ceil(features / cohort.size) * cohort.size}"
-        )
-    size = features // cohort.size
-    return slice(cohort.rank * size, (cohort.rank + 1) * size)
-
-
-def _shard(whole: Crosscoder, part: slice) -> Crosscoder:
-    """Return a crosscoder of a part of the features; its config is that of the whole."""
-    config = whole.config
-    size = part.stop - part.start
-    narrow = replace(config, n_features=size, k=None if config.k is None else min(config.k, size))
-    shard = Crosscoder(narrow).to(whole.W_dec)
-    shard.config = config
-    _copy_part(whole, shard, part)
-    return shard.train()
-
-
-@torch.no_grad()
-def _copy_part(whole: Crosscoder, shard: Crosscoder, part: slice) -> None:
-    for name, value in whole.state_dict().items():
-        rows = name in BY_FEATURE
-        shard.state_dict()[name].copy_(value[part] if rows else value)
+def _file(folder: Path, kind: str, part: tuple[int, int]) -> Path:
+    rank, processes = part
+    return folder / f"{kind}{f'-{rank}-of-{processes}' if processes > 1 else ''}.safetensors"
 
 
 def _scales(batches: Batches) -> dict[str, Tensor] | None:

@@ -102,11 +102,17 @@ def open_codes(crosscoder: Crosscoder, x_BSD: Float[Tensor, "B S D"]) -> OpenCod
     ValueError
         As `Crosscoder.encode` does.
     """
+    crosscoder.check_whole()
+    return codes_of(crosscoder, x_BSD, Mesh())
+
+
+def codes_of(crosscoder: Crosscoder, x_BSD: Float[Tensor, "B S D"], mesh: Mesh) -> OpenCodes:
+    """Return the codes of the features that this process holds."""
     crosscoder.check_shape(x_BSD)
     x_BE, norms_FG = crosscoder.encoded(x_BSD), crosscoder.gate_norms().detach()
     activation = crosscoder.config.activation
     if activation == "topk" or (activation == "batchtopk" and crosscoder.training):
-        return ranked(crosscoder, x_BE, norms_FG, batch=len(x_BE))
+        return ranked(crosscoder, x_BE, norms_FG, batch=len(x_BE), mesh=mesh)
     z_BF = rows_product(x_BE, crosscoder.W_enc.detach().flatten(1), crosscoder.b_enc.detach())
     least = z_BF.new_zeros(1, 1) if activation == "relu" else crosscoder.gate_thresholds().detach()
     return above(z_BF, norms_FG, least)

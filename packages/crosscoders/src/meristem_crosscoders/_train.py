@@ -49,8 +49,9 @@ def train(
     cut
         What several processes share, if `torch.distributed` is initialised (accelerate's
         `Accelerator()` does that): "data", where each gives its own part of the batch, or
-        "features", where each gives the same batch and holds the moments and does the work of its
-        share of the features; all end with the same crosscoder. "none": this process trains alone,
+        "features", where each gives the same batch to its part of the features, a
+        `Crosscoder(config, part=(rank, processes))`, and holds nothing of the others;
+        `join_crosscoders` makes a whole of the saved parts. "none": this process trains alone,
         whatever the others do.
     progress
         Called every `progress_every` steps and after the last, on every process.
@@ -63,17 +64,20 @@ def train(
     Raises
     ------
     ValueError
-        If the crosscoder is folded, the penalty does not suit its activation, a batch is not
-        finite or of another shape, there are too few batches, memory is too small, or `run_dir`
-        holds another run: another configuration, source, normalisation or number of processes.
+        If the crosscoder is folded, or a part under another cut, the penalty does not suit its
+        activation, a batch is not finite or of another shape, there are too few batches, memory is
+        too small, or `run_dir` holds another run: another configuration, source, normalisation or
+        number of processes.
     RuntimeError
         If the loss is not finite.
     """
     _check(crosscoder, config)
     _check_length(batches, config)
-    run = Run(crosscoder, config, mesh(cut), batches)
+    parts = mesh(cut)
+    _check_part(crosscoder, parts)
+    run = Run(crosscoder, config, parts, batches)
     begin = run.resume(run_dir) if run_dir is not None else 0
-    run.crosscoder.train()
+    crosscoder.train()
     stream = batches(begin)
     for step in range(begin, config.steps):
         x_BSD = next(stream, None)
@@ -88,7 +92,6 @@ def train(
             run.save(run_dir, step + 1)
         if progress is not None and (last or (step + 1) % config.progress_every == 0):
             progress(done())
-    run.gather()
     crosscoder.eval()
     return TrainResult(
         resumed_from=begin, steps=config.steps, tokens_since_fired=run.everywhere(run.silent_F)
@@ -105,6 +108,15 @@ def _check(crosscoder: Crosscoder, config: TrainConfig) -> None:
     if kind != "jumprelu" and config.preactivation > 0:
         raise ValueError(f"preactivation ({config.preactivation}) needs thresholds, which {kind!r} "
                          "has not; give 0")  # fmt: skip
+
+
+def _check_part(crosscoder: Crosscoder, parts: Mesh) -> None:
+    mine = (parts.features.rank, parts.features.size)
+    if crosscoder.part != mine:
+        raise ValueError(
+            f"this process trains part {mine} (rank, processes) of the features, the crosscoder is "
+            f"part {crosscoder.part}; make it with Crosscoder(config, part={mine})"
+        )
 
 
 def _check_length(batches: Batches, config: TrainConfig) -> None:
