@@ -1,7 +1,8 @@
 """Laws of joint, pairwise and fractional estimation, plausible values and lz*."""
 
 import itertools
-from dataclasses import replace
+import json
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -38,9 +39,9 @@ def draw(rng, persons, max_score, *, missing=0.0):
     return Responses.from_wide(table, max_score=max_score)
 
 
-def fitted(estimator, data):
+def fitted(estimator, data, **more):
     try:
-        return estimator.fit(data)
+        return estimator.fit(data, **more)
     except ExistenceError:
         assume(False)
 
@@ -122,6 +123,52 @@ def test_reversed_scores_turn_the_thresholds_of_every_estimator(rng, estimator):
         mine, theirs = plain.threshold[plain.item_of == i], turned.threshold[plain.item_of == i]
         np.testing.assert_allclose(theirs, -mine[::-1], atol=1e-5)
     assert turned.loglik == pytest.approx(plain.loglik, rel=1e-9)
+
+
+@few
+@given(rng=rngs(), correction=st.sampled_from(["epsilon", "none"]), shift=st.floats(-3, 3))
+def test_anchored_joint_estimates_are_those_of_a_moved_scale(rng, correction, shift):
+    data = draw(rng, 80, [1] * 5, missing=0.1)
+    free = fitted(JML(correction=correction), data)
+    anchors = {name: free.threshold[k] + shift for k, name in enumerate(data.items[:2])}
+    held = fitted(JML(correction=correction, anchors=anchors), data)
+    np.testing.assert_allclose(held.threshold, free.threshold + shift, atol=1e-6)
+    assert (held.threshold_se[:2] == 0).all()
+    assert (held.threshold_se[2:] > 0).all()
+    assert held.loglik == pytest.approx(free.loglik, abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"anchors": {"X": 0.0}}, r"anchors \['X'\] are no items"),
+        ({"anchors": {"I1": np.nan}}, "must be finite"),
+        ({"anchors": {"I1": 0.0}, "model": "pcm"}, "Facets anchors locations"),
+        ({"anchors": {"I1": 0.0}, "correction": "wright"}, "they take 'rasch' with"),
+    ],
+)
+def test_joint_anchors_that_cannot_be_are_named(settings, message):
+    data = draw(np.random.default_rng(0), 40, [1] * 4)
+    with pytest.raises(DataError, match=message):
+        JML(**settings).fit(data)
+
+
+@few
+@given(rng=rngs(), estimator=st.sampled_from([CML(), Pairwise(), JML(), MML()]))
+def test_a_stored_calibration_comes_back_to_the_bit(rng, estimator):
+    groups = {} if not isinstance(estimator, MML) else {"groups": ["a", "b"] * 75}
+    cal = fitted(estimator, draw(rng, 150, [1] * 4), **groups)
+    text = json.dumps(cal.to_dict(), allow_nan=False)
+    again = Calibration.from_dict(json.loads(text))
+    for field in fields(Calibration):
+        mine, theirs = getattr(cal, field.name), getattr(again, field.name)
+        if isinstance(mine, np.ndarray):
+            assert mine.dtype == theirs.dtype
+            np.testing.assert_array_equal(theirs, mine)
+        else:
+            assert theirs == mine or (mine != mine and theirs != theirs), field.name
+    with pytest.raises(ValueError, match=r"\['items'\]: missing or unknown"):
+        Calibration.from_dict({k: v for k, v in cal.to_dict().items() if k != "items"})
 
 
 def test_corrections_remove_most_of_the_bias():

@@ -1,8 +1,8 @@
 """The result of an estimation: item parameters, their covariance, and how it ended."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -188,6 +188,31 @@ class Calibration:
             latent_cov=latent_cov,
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the calibration as JSON takes it; a number that is not finite is its name.
+
+        `from_dict` gives back the same to the bit.
+        """
+        every = {field.name: getattr(self, field.name) for field in fields(self)}
+        every["latent"] = [asdict(group) for group in self.latent]
+        return {name: _plain(value) for name, value in every.items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> "Calibration":
+        """Return the calibration that `to_dict` wrote.
+
+        Raises
+        ------
+        ValueError
+            If a field is missing or unknown.
+        """
+        names = {field.name for field in fields(cls)}
+        optional = {"guess_se", "latent_cov"}
+        wrong = (names - optional - stored.keys()) | (stored.keys() - names)
+        if wrong:
+            raise ValueError(f"{sorted(wrong)}: missing or unknown; give what to_dict returned")
+        return cls(**{name: _restored(name, value) for name, value in stored.items()})
+
     def summary(self) -> str:
         """Return a table of the item locations with standard errors, as text."""
         head = (
@@ -199,6 +224,35 @@ class Calibration:
         if self.disordered:
             lines.append(f"thresholds out of order: {', '.join(self.disordered)}")
         return "\n".join(lines)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return repr(value) if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _restored(name: str, value: Any) -> Any:
+    match name:
+        case "items" | "extreme_persons":
+            return tuple(value)
+        case "history":
+            return tuple(map(float, value))
+        case "latent":
+            return tuple(
+                LatentGroup(**{k: v if k == "label" else float(v) for k, v in group.items()})
+                for group in value
+            )
+        case "max_score":
+            return np.array(value, dtype=np.int64)
+        case "latent_mean" | "latent_sd" | "loglik":
+            return float(value)
+        case _:
+            return np.array(value, dtype=float) if isinstance(value, list) else value
 
 
 def shifted_covariance(

@@ -9,18 +9,19 @@
 - standard errors hold the abilities at their estimates
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.linalg import block_diag
 
 from meristem_rasch._calibration import Calibration
 from meristem_rasch._cml import check_model
 from meristem_rasch._connected import check_connected
 from meristem_rasch._design import rating_scale
-from meristem_rasch._errors import ConvergenceError
+from meristem_rasch._errors import ConvergenceError, DataError
 from meristem_rasch._existence import check_existence
 from meristem_rasch._newton_cg import Design, maximise, moments, steps_of
 from meristem_rasch._patterns import distinct_rows, extreme_persons, patterns
@@ -37,11 +38,15 @@ class JML:
         "rasch", "pcm" or "rsm".
     correction
         "epsilon", "wright" or "none"; the last two leave persons with extreme scores out.
+    anchors
+        Held difficulties of a "rasch" model: item -> logits. The scale is theirs; else items
+        average 0.
     """
 
     model: Literal["rasch", "pcm", "rsm"] = "rasch"
     correction: Literal["epsilon", "wright", "none"] = "epsilon"
     epsilon: float | int = 0.3
+    anchors: Mapping[str, float] = field(default_factory=dict[str, float])
     tol: float = 1e-8
     max_steps: int = 100
 
@@ -51,13 +56,14 @@ class JML:
         Raises
         ------
         DataError
-            If scores do not fit the model.
+            If scores or anchors do not fit the model.
         ExistenceError
             If an estimate is infinite; names the items.
         ConvergenceError
             If `max_steps` steps do not reach `tol`.
         """
         check_model(self.model, data)
+        held = self._held(data)
         steps = rating_scale(data.max_score) if self.model == "rsm" else None
         check_existence(data, patterns(data))
         design, answers = self._design(data)
@@ -65,6 +71,8 @@ class JML:
         check_connected(design, names)
         width = int(design.top.max())
         x = np.zeros(design.n_levels + len(design.top) * width)
+        at = design.sizes[0] + np.flatnonzero(held)
+        design.free[at], x[at] = False, [self.anchors[data.items[i]] for i in np.flatnonzero(held)]
         found = maximise(design, x, tol=self.tol, max_steps=self.max_steps)
         if not found.converged:
             raise ConvergenceError(f"no convergence to {self.tol} within {self.max_steps} steps")
@@ -74,6 +82,8 @@ class JML:
         inside = np.arange(1, width + 1) <= data.max_score[:, None]
         tau = scale * (location[:, None] + kappa)[inside]
         vcov = scale**2 * _covariance(design, found.x, data, steps)
+        if held.any():
+            vcov = vcov * ~held * ~held[:, None]  # one threshold an item
         out = Calibration(
             model=self.model,
             method="JML",
@@ -89,13 +99,26 @@ class JML:
             latent_mean=np.nan,
             latent_sd=np.nan,
             loglik=found.moments.loglik,
-            n_parameters=len(tau) - 1 if steps is None else steps.shape[1] - 1,
+            n_parameters=(len(tau) if steps is None else steps.shape[1]) - max(int(held.sum()), 1),
             n_iter=len(found.history),
             history=found.history,
             extreme_persons=extreme_persons(data),
             status="converged",
         )
-        return out.renormalise(data.items)
+        return out if held.any() else out.renormalise(data.items)
+
+    def _held(self, data: Responses) -> Bool[np.ndarray, " I"]:
+        unknown = [label for label in self.anchors if label not in data.items]
+        if unknown:
+            raise DataError(f"anchors {unknown} are no items; there are {data.items[:6]}")
+        if self.anchors and (self.model != "rasch" or self.correction == "wright"):
+            raise DataError(
+                f"anchors with model {self.model!r} and correction {self.correction!r}: they take "
+                "'rasch' with 'epsilon' or 'none'; Facets anchors locations of graded items"
+            )
+        if not np.isfinite(list(self.anchors.values())).all():
+            raise DataError(f"anchors {dict(self.anchors)} must be finite")
+        return np.isin(data.items, list(self.anchors))
 
     def _design(self, data: Responses) -> tuple[Design, float]:
         """Return one row for each kind of person, item and score that occurs."""
