@@ -56,6 +56,50 @@ def test_gaokao_scores_follow_a_rasch_surface_only_half(data_dir):
 
 
 @pytest.mark.data
+@pytest.mark.parametrize(
+    ("name", "model", "printed", "unit"),
+    [("resp2", "rasch", -1255, 1), ("resp", "pcm", -2470, 10)],
+)
+def test_log_likelihoods_that_psychotools_prints(data_dir, name, model, printed, unit):
+    """psychotools, help pages of raschmodel and pcmodel: twelve items of VerbalAggression."""
+    path = data_dir / f"irt/classical/psychotools_VerbalAggression_{name}.csv.gz"
+    table = np.loadtxt(path, delimiter=",", skiprows=1)[:, :12]
+    largest = [2 if model == "pcm" else 1] * 12
+    cal = CML(model=model).fit(Responses.from_wide(table, max_score=largest))
+    assert abs(cal.loglik - printed) <= unit / 2
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("arc", 0.998),
+        ("gsm8k", 0.998),
+        ("mmlu", 0.998),
+        ("truthfulqa", 0.998),
+        ("winogrande", 0.97),
+    ],
+)
+def test_abilities_of_mirt_on_five_leaderboards(data_dir, name, least):
+    """EAP at mirt's item parameters is the ability that mirt stored, up to its quadrature.
+
+    WinoGrande's fit has upper asymptotes, which are left out here.
+    """
+    stored = np.load(data_dir / f"irt/metabench_{name}.npz")
+    with (data_dir / f"irt/metabench_{name}_items.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    a, d, g = (np.array([float(row[f"{key}.x"]) for row in rows]) for key in ("a1", "d", "g"))
+    cal = Calibration.from_parameters(
+        "3pl" if g.any() else "2pl", (-d / a)[:, None], slope=a, guess=g
+    )
+    answers = stored["responses"][:1500].astype(float)
+    answers[answers < 0] = np.nan
+    data = Responses.from_wide(answers, items=cal.items, max_score=cal.max_score)
+    found = score_persons(cal, data, method="eap").theta
+    assert np.corrcoef(found, stored["theta"][:1500, 0])[0, 1] > least
+
+
+@pytest.mark.data
 def test_lsat7_sum_scores_of_mirt(data_dir):
     """philchalmers/mirt, tests/testthat: EAP for sum scores under the 2PL, and their errors."""
     table = np.loadtxt(data_dir / "irt/classical/mirt_LSAT7_freq.csv", delimiter=",", skiprows=1)

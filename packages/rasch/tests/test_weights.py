@@ -13,15 +13,22 @@ from meristem_rasch import (
     Calibration,
     ExistenceError,
     Responses,
+    andersen_test,
     conditional_probabilities,
     item_fit,
+    logistic_dif,
+    mantel_haenszel,
+    martin_loef_test,
     person_fit,
+    plausible_values,
     q3,
+    rasch_dif,
     score_persons,
 )
 
 few = settings(max_examples=max(8, settings().max_examples // 12))
 THRESHOLDS = [[-1.0], [-0.5, 0.8], [0.2], [0.1, 0.3, 1.2], [1.1]]
+KNOWN_5 = Calibration.from_parameters("rasch", [[b] for b in np.linspace(-1, 1, 5)])
 KNOWN = Calibration.from_parameters("pcm", THRESHOLDS)
 
 
@@ -120,3 +127,25 @@ def test_a_single_answer_says_nothing_about_items(rng):
     after = CML().fit(Responses.from_wide(np.vstack([table, single])))
     np.testing.assert_allclose(after.threshold, before.threshold, atol=1e-8)
     np.testing.assert_allclose(after.vcov, before.vcov, atol=1e-8)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_weights_repeat_rows_in_every_test_and_every_dif(seed):
+    rng = np.random.default_rng(seed)
+    theta, b = rng.normal(size=(90, 1)), np.linspace(-1, 1, 5)
+    table = (rng.random((90, 5)) < 1 / (1 + np.exp(b - theta))).astype(int)
+    group = np.where(np.arange(90) % 2, "x", "y")
+    weight = rng.integers(1, 4, size=90)
+    rows = np.repeat(np.arange(90), weight)
+    weighted = Responses.from_wide(table, weight=weight.astype(float))
+    repeated = Responses.from_wide(table[rows])
+    for test in (andersen_test, martin_loef_test):
+        one, two = test(CML(), weighted), test(CML(), repeated)
+        assert one.statistic == pytest.approx(two.statistic, rel=1e-6, abs=1e-6)
+    for dif in (rasch_dif, mantel_haenszel, logistic_dif):
+        one, two = dif(weighted, group.tolist()), dif(repeated, group[rows].tolist())
+        np.testing.assert_allclose(one.effect, two.effect, atol=1e-6)
+        np.testing.assert_allclose(one.p, two.p, atol=1e-6)
+    found = [plausible_values(KNOWN_5, each, 4, rng=np.random.default_rng(0)) for each in
+             (weighted, replace(weighted, weight=np.ones(90)))]  # fmt: skip
+    np.testing.assert_array_equal(*found)
