@@ -45,10 +45,14 @@ class Adder(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
+class AdderServer(ThreadingHTTPServer):
+    request_queue_size = 128  # all questions connect at once; the default is 5
+
+
 @pytest.fixture
 def adder():
     """A running server; `delay` seconds an answer, HTTP 400 after `until` of them."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Adder) as server:
+    with AdderServer(("127.0.0.1", 0), Adder) as server:
         server.delay, server.until, server.asked = 0.0, 10**9, 0
         server.busy = threading.Lock()
         server.url = f"openai:http://127.0.0.1:{server.server_address[1]}/v1"
