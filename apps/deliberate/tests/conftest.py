@@ -25,6 +25,7 @@ class Adder(BaseHTTPRequestHandler):
         with self.server.busy:
             time.sleep(self.server.delay)
             self.server.asked += 1
+            self.server.seen.add((body["messages"][0]["content"], body["seed"]))
         if self.server.asked > self.server.until:
             return self.answer(400, {"error": {"message": "the quota is spent"}})
         a, b = map(int, re.findall(r"\d+", body["messages"][0]["content"])[:2])
@@ -51,9 +52,12 @@ class AdderServer(ThreadingHTTPServer):
 
 @pytest.fixture
 def adder():
-    """A running server; `delay` seconds an answer, HTTP 400 after `until` of them."""
+    """A running server; `delay` seconds an answer, HTTP 400 after `until` of them.
+
+    `seen` holds what was asked, once: requests that a client gave up may be answered later.
+    """
     with AdderServer(("127.0.0.1", 0), Adder) as server:
-        server.delay, server.until, server.asked = 0.0, 10**9, 0
+        server.delay, server.until, server.asked, server.seen = 0.0, 10**9, 0, set()
         server.busy = threading.Lock()
         server.url = f"openai:http://127.0.0.1:{server.server_address[1]}/v1"
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
