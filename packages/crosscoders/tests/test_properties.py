@@ -395,6 +395,9 @@ def test_a_saved_crosscoder_comes_back_to_the_bit(tmp_path_factory, config, seed
     assert loaded.state_dict().keys() == state.keys()
     assert all(torch.equal(v, state[k]) for k, v in loaded.state_dict().items())
     assert loaded.W_dec.dtype == crosscoder.W_dec.dtype
+    written = path.read_bytes()
+    save_crosscoder(loaded, path)
+    assert path.read_bytes() == written
 
 
 @settings(max_examples=30)  # every save waits for the disk

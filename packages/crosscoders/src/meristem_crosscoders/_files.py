@@ -15,8 +15,7 @@ from meristem_core import write_atomic
 from meristem_crosscoders._config import CrosscoderConfig
 from meristem_crosscoders._model import Crosscoder
 
-FORMAT = "meristem-crosscoder-1"  # the metadata key under which the configuration lies
-PART = "part"  # the one of which part it is
+FORMAT = "meristem-crosscoder-1"  # the only metadata key: safetensors writes several in any order
 BY_FEATURE = ("W_enc", "W_dec", "b_enc", "log_threshold")  # have a row per feature
 
 
@@ -36,8 +35,8 @@ def save_part(
 ) -> None:
     """Write the tensors of a part, (rank, processes)."""
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    metadata = {FORMAT: json.dumps(asdict(config)), PART: json.dumps(part)}
-    write_atomic(path, save(plain, metadata=metadata))
+    description = json.dumps({**asdict(config), "part": part})
+    write_atomic(path, save(plain, metadata={FORMAT: description}))
 
 
 def load_crosscoder(path: Path | str) -> Crosscoder:
@@ -62,8 +61,8 @@ def load_crosscoder(path: Path | str) -> Crosscoder:
     fields: dict[str, Any] = {
         name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()
     }
-    rank, processes = json.loads(metadata.get(PART, "[0, 1]"))
-    crosscoder = Crosscoder(CrosscoderConfig(**fields), part=(rank, processes))
+    part = fields.pop("part", (0, 1))
+    crosscoder = Crosscoder(CrosscoderConfig(**fields), part=part)
     crosscoder.to(tensors["W_dec"].dtype)
     crosscoder.load_state_dict(tensors)
     return crosscoder.eval()
