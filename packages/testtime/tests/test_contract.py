@@ -5,14 +5,9 @@ the marker `vllm` the same transformer in vLLM, in process and behind `vllm serv
 """
 
 import asyncio
-import contextlib
 import os
-import socket
-import subprocess
-import sys
 import time
 import urllib.request
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +18,6 @@ import meristem_testtime as tt
 VLLM = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 VLLM_OPTIONS = {"dtype": "float32", "enforce_eager": True, "max_model_len": 64}
 SYMBOLS = 14  # tokens of the model
-START = 300  # seconds that vLLM may take to start
 
 
 @pytest.fixture(scope="session")
@@ -46,33 +40,18 @@ def vllm(trained_folder):
 
 
 @pytest.fixture(scope="session")
-def vllm_serve(trained_folder, trained):
+def vllm_serve(trained_folder, trained, serving):
     from meristem_testtime.http import OpenAIEngine
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     command = [
-        str(Path(sys.executable).with_name("vllm")), "serve", str(trained_folder),
-        "--served-model-name", "sums", "--host", "127.0.0.1", "--port", str(port),
-        "--dtype", "float32", "--enforce-eager", "--max-model-len", "64",
+        "vllm", "serve", str(trained_folder), "--served-model-name", "sums", "--dtype", "float32",
+        "--enforce-eager", "--max-model-len", "64",
     ]  # fmt: skip
-    process = subprocess.Popen(command, env={**os.environ, **VLLM}, start_new_session=True)
-    try:
-        limit = time.monotonic() + START
-        while True:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
-                break
-            assert process.poll() is None, "vllm serve ended"
-            assert time.monotonic() < limit, "vllm serve did not start"
-            time.sleep(0.5)
-        url = f"http://127.0.0.1:{port}/v1"
-        with OpenAIEngine(url, "sums", trained.tokenizer, timeout=120) as engine:
-            yield engine
-    finally:
-        process.terminate()
-        process.wait(60)
+    with (
+        serving(command, VLLM) as url,
+        OpenAIEngine(url, "sums", trained.tokenizer, timeout=120) as engine,
+    ):
+        yield engine
 
 
 ENGINES = [

@@ -134,6 +134,23 @@ def test_a_chat_samples_whole_solutions(fake, small_server, quick):
         assert result.cost.tokens == sum(len(node.ids) for node in result.solutions)
 
 
+def test_a_chat_answers_each_of_several_requests(fake, small_server, quick):
+    with small_server.Server(fake) as server, quick(server, kind=http.ChatEngine) as engine:
+        found, exact = (
+            asyncio.run(
+                each.generate(
+                    [
+                        tt.Request(prompt=each.encode(f"{i}+1="), seed=i, n=2, max_tokens=5)
+                        for i in range(4)
+                    ]
+                )
+            )
+            for each in (engine, fake)
+        )
+    texts = [[engine.decode(each.ids) for each in group] for group in found]
+    assert texts == [[fake.decode(each.ids) for each in group] for group in exact]
+
+
 @pytest.mark.parametrize("algorithm", [tt.beam(4, 2), tt.revise(1)], ids=["beam", "revise"])
 def test_a_chat_cannot_search(fake, small_server, quick, algorithm):
     with (

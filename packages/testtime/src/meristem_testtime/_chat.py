@@ -79,15 +79,18 @@ class ChatEngine(Server):
         return await together(
             watched(request, watches[place], self._until)
             if place in watches
-            else together(
-                self._sample(replace(request, n=1, seed=request.seed + i)) for i in range(request.n)
-            )
+            else self._sampled(request)
             for place, request in enumerate(requests)
         )
 
     async def logprobs(self, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
         """Raise an error: a chat cannot score a given text."""
         raise UnsupportedError(self.identity, "scores", "use http.OpenAIEngine with vLLM behind it")
+
+    async def _sampled(self, request: Request) -> list[Completion]:
+        return await together(
+            self._sample(replace(request, n=1, seed=request.seed + i)) for i in range(request.n)
+        )
 
     async def _sample(self, request: Request) -> Completion:
         return self._completion(

@@ -24,6 +24,20 @@ FIRST_WAIT, LONGEST_WAIT = 0.25, 60.0  # seconds
 SHOWN = 300  # characters of a server's message in an error
 
 
+class RefusedError(EngineError):
+    """A server's answer that is never tried again.
+
+    Parameters
+    ----------
+    status
+        Of HTTP.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class Transport:
     """JSON requests to one server.
 
@@ -111,7 +125,7 @@ class Transport:
                     return answer
                 cause = f"HTTP {answer.status}: {_message(answer)}"
                 if answer.status not in RETRIED:
-                    raise EngineError(f"{self.url}{path}: {cause}")
+                    raise RefusedError(f"{self.url}{path}: {cause}", answer.status)
                 asked = retry_after(answer.retry_after)
                 if asked is not None and asked > LONGEST_WAIT:
                     raise EngineError(
@@ -212,6 +226,6 @@ def _json(answer: _Answer) -> dict[str, Any] | None:
 def _message(answer: _Answer) -> str:
     """Return what the server says is wrong."""
     found = _json(answer) or {}
-    error = found.get("error", found.get("message"))
+    error = found.get("error", found.get("message", found.get("detail")))
     said = cast("dict[str, Any]", error).get("message") if isinstance(error, dict) else error
     return str(said or answer.text)[:SHOWN]

@@ -8,7 +8,8 @@
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -25,9 +26,14 @@ from meristem_testtime._engine import (
     UnsupportedError,
     Watch,
 )
+from meristem_testtime._remote import RefusedError
 from meristem_testtime._server import SEEDS, Server, choices_of, part
 
 __all__ = ["ChatEngine", "OpenAIEngine"]
+
+TOKENS = "serve the model with vLLM 0.10.2 or newer, or use http.ChatEngine"
+SCORES = "serve the model with vLLM"
+UNKNOWN = 422  # of HTTP: the server knows no such field, or not this form of it
 
 
 class OpenAIEngine(Server):
@@ -118,18 +124,30 @@ class OpenAIEngine(Server):
 
     async def _sampled(self, request: Request) -> list[Completion]:
         n = request.n if request.temperature > 0 else 1  # vLLM refuses several greedy samples
-        answer = await self._transport.post("/completions", self._body(replace(request, n=n)))
+        with self._named("token_ids", TOKENS):
+            answer = await self._transport.post("/completions", self._body(replace(request, n=n)))
         choices = choices_of(answer, n, self.identity)
         return [self._completion(each, request) for each in choices] * (request.n // n)
 
     async def _until(self, request: Request, halt: asyncio.Event) -> Completion:
         """Return the one sample of `request`, or what arrived of it when `halt` is set."""
         events: list[dict[str, Any]] = []
-        await unless(halt, self._transport.stream("/completions", self._body(request), events))
+        with self._named("token_ids", TOKENS):
+            await unless(halt, self._transport.stream("/completions", self._body(request), events))
         choice = _joined(list(events))
         if choice["finish_reason"] is None and not halt.is_set():
             raise EngineError(f"engine {self.identity} ended a stream without a finish_reason")
         return self._completion(choice, request, halted=halt.is_set())
+
+    @contextmanager
+    def _named(self, capability: str, mend: str) -> Iterator[None]:
+        """Name the capability that a server lacks which does not know what it was asked."""
+        try:
+            yield
+        except RefusedError as error:
+            if error.status != UNKNOWN:
+                raise
+            raise UnsupportedError(self.identity, capability, f"{mend} ({error})") from error
 
     def _body(self, request: Request) -> dict[str, Any]:
         return {
@@ -151,10 +169,7 @@ class OpenAIEngine(Server):
     ) -> Completion:
         ids, chosen = choice.get("token_ids"), part(choice, "logprobs").get("token_logprobs")
         if ids is None:
-            raise UnsupportedError(
-                self.identity, "token_ids",
-                "serve the model with vLLM 0.10.2 or newer, or use http.ChatEngine",
-            )  # fmt: skip
+            raise UnsupportedError(self.identity, "token_ids", TOKENS)
         if chosen is None or len(chosen) != len(ids) or not all(map(_is_number, chosen)):
             raise UnsupportedError(
                 self.identity, "logprobs",
@@ -183,10 +198,12 @@ class OpenAIEngine(Server):
             "max_tokens": 1,
             "prompt_logprobs": 0,
         }
-        (choice,) = choices_of(await self._transport.post("/completions", body), 1, self.identity)
+        with self._named("scores", SCORES):
+            answer = await self._transport.post("/completions", body)
+        (choice,) = choices_of(answer, 1, self.identity)
         found = choice.get("prompt_logprobs")
         if found is None:
-            raise UnsupportedError(self.identity, "scores", "serve the model with vLLM")
+            raise UnsupportedError(self.identity, "scores", SCORES)
         places = found[len(prompt) : len(prompt) + len(continuation)]
         return tuple(
             float(place[str(token)]["logprob"])
