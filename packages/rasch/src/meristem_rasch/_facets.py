@@ -198,7 +198,6 @@ class Facets:
                     "or use method 'jml', which is right with so many ratings a person"
                 )
 
-
     def _check_spread(self, x: Vector) -> None:
         if np.exp(x[-1]) < SMALLEST_SD:
             raise ExistenceError(
