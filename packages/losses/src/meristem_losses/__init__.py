@@ -7,7 +7,11 @@ from meristem_losses._advantages import (
     scale_by_batch_std,
     scale_by_group_std,
 )
-from meristem_losses._divergence_heads import token_forward_kl, token_reverse_kl
+from meristem_losses._divergence_heads import (
+    token_forward_kl,
+    token_jsd,
+    token_reverse_kl,
+)
 from meristem_losses._divergences import (
     CHI2_KL,
     FORWARD_KL,
@@ -21,6 +25,7 @@ from meristem_losses._divergences import (
 )
 from meristem_losses._entropy import AdaptiveEntropy, entropy_bonus
 from meristem_losses._off_policy import (
+    distillation_advantages,
     dual_importance_loss,
     high_entropy_mask,
     off_policy_mask,
@@ -107,6 +112,7 @@ from meristem_losses._sft import (
     z_loss,
 )
 from meristem_losses._stats import TokenStats, next_token_targets, sequence_logprobs
+from meristem_losses._teacher import Teacher
 
 __all__ = [
     "CHI2_KL",
@@ -120,6 +126,7 @@ __all__ = [
     "Divergence",
     "FusedLoss",
     "Pairs",
+    "Teacher",
     "TokenStats",
     "a2po_loss",
     "alpha_divergence",
@@ -140,6 +147,7 @@ __all__ = [
     "cpo_loss",
     "dft_loss",
     "discopop_loss",
+    "distillation_advantages",
     "dpo_loss",
     "dpop_loss",
     "dual_importance_loss",
@@ -197,6 +205,7 @@ __all__ = [
     "sppo_loss",
     "token_advantages",
     "token_forward_kl",
+    "token_jsd",
     "token_logprobs",
     "token_logprobs_from_logits",
     "token_reverse_kl",

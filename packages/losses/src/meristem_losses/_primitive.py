@@ -23,8 +23,9 @@ from meristem_losses._head import (
     wide,
 )
 from meristem_losses._stats import TokenStats
+from meristem_losses._teacher import Teacher
 
-DIFFERENTIABLE = ("logprobs", "lse", "entropy", "mean_logit")
+DIFFERENTIABLE = ("logprobs", "lse", "entropy", "mean_logit", "divergence")
 
 
 def token_logprobs(
@@ -41,13 +42,15 @@ def token_logprobs(
     mean_logit: bool = False,
     log_collision: bool = False,
     top_k_entropy: int | None = None,
+    is_top1: bool = False,
+    teacher: Teacher | None = None,
     chunk_tokens: int | None = None,
 ) -> TokenStats:
     """Return the statistics of every kept token, exactly, in the memory of one chunk of logits.
 
-    Differentiable once in `logprobs`, `lse`, `entropy` and `mean_logit`, towards hidden states,
-    weight and bias. Where weight and bias need no gradient (adapters, frozen heads) and only
-    `logprobs` and `lse` do, the backward pass holds no matrix product.
+    Differentiable once in `logprobs`, `lse`, `entropy`, `mean_logit` and `divergence`, towards
+    hidden states, weight and bias. Where weight and bias need no gradient (adapters, frozen heads)
+    and only `logprobs` and `lse` do, the backward pass holds no matrix product.
 
     Parameters
     ----------
@@ -59,10 +62,13 @@ def token_logprobs(
         True = keep; by default all.
     softcap, temperature
         Logits become softcap tanh(logits / softcap), then are divided by the temperature.
-    entropy, mean_logit, log_collision, top_k_entropy
+    entropy, mean_logit, log_collision, top_k_entropy, is_top1
         Further statistics wanted; `top_k_entropy` is k.
+    teacher
+        Model to compare the distributions with; the statistics then hold `divergence`.
     chunk_tokens
-        Rows per chunk; by default 64 MiB of logits on a CPU, 256 MiB on CUDA.
+        Rows per chunk; by default 64 MiB of logits on a CPU, 256 MiB on CUDA, half of it beside a
+        teacher.
 
     Raises
     ------
@@ -83,20 +89,23 @@ def token_logprobs(
         mean_logit=mean_logit,
         log_collision=log_collision,
         top_k_entropy=top_k_entropy,
+        is_top1=is_top1,
     )
     whole = mask is None
     mask = check(hidden, weight, targets, mask, bias, options)
+    lesson = lesson_of(teacher, mask, len(weight))
     hidden, weight = operands(hidden, weight)
     # indexing copies, a view does not
     rows = hidden.flatten(0, 1) if whole else hidden[mask]
     labels = targets[mask]
-    size = chunk_rows(weight, chunk_tokens)
+    size = chunk_rows(weight, chunk_tokens, taught=teacher is not None)
     trains_head = weight.requires_grad or (bias is not None and bias.requires_grad)
-    if trains_head or entropy or mean_logit:
-        values = _Recompute.apply(rows, weight, bias, labels, options, size)
+    if trains_head or entropy or mean_logit or lesson is not None:
+        kept = None if lesson is None else lesson.rows(mask)
+        values = _Recompute.apply(rows, weight, bias, labels, options, size, kept)
     else:
         values = _FrozenHead.apply(rows, weight, bias, labels, options, size)
-    return scatter(dict(zip(row_names(options), values, strict=True)), mask)
+    return scatter(dict(zip(row_names(options, lesson), values, strict=True)), mask)
 
 
 def token_logprobs_from_logits(
@@ -109,6 +118,7 @@ def token_logprobs_from_logits(
     mean_logit: bool = False,
     log_collision: bool = False,
     top_k_entropy: int | None = None,
+    is_top1: bool = False,
 ) -> TokenStats:
     """Return the same statistics by plain automatic differentiation, of any order."""
     options = Options(
@@ -117,6 +127,7 @@ def token_logprobs_from_logits(
         mean_logit=mean_logit,
         log_collision=log_collision,
         top_k_entropy=top_k_entropy,
+        is_top1=is_top1,
     )
     mask = check(
         logits, logits.new_empty(logits.shape[2], 1), targets, mask, None, options, width=False
@@ -133,19 +144,32 @@ def token_logprobs_from_logits(
     if top_k_entropy is not None:
         top = z.detach().topk(min(top_k_entropy, z.shape[1]), dim=1).values.log_softmax(1)
         rows["top_k_entropy"] = -(top.exp() * top).sum(1)
+    if is_top1:
+        rows["is_top1"] = z.gather(1, targets[mask][:, None])[:, 0] == z.amax(1)
     refuse_non_finite(rows)
     return scatter(rows, mask)
 
 
-def row_names(options: Options) -> list[str]:
+def row_names(options: Options, teacher: Teacher | None = None) -> list[str]:
     """Return the names of the statistics, in the order the kernels return them."""
     names = ["logprobs", "lse"]
     names += ["entropy"] * options.entropy + ["mean_logit"] * options.mean_logit
     names += ["log_collision"] * options.log_collision
-    return names + ["top_k_entropy"] * (options.top_k_entropy is not None)
+    names += ["top_k_entropy"] * (options.top_k_entropy is not None)
+    return names + ["is_top1"] * options.is_top1 + ["divergence"] * (teacher is not None)
 
 
-def scatter(rows: dict[str, Float[Tensor, " N"]], mask: Bool[Tensor, "B S"]) -> TokenStats:
+def lesson_of(
+    teacher: Teacher | None, mask: Bool[Tensor, "B S"], vocabulary: int
+) -> Teacher | None:
+    """Return the teacher as the kernels take it, or say why it does not fit."""
+    if teacher is None:
+        return None
+    teacher.check(mask.shape, vocabulary)
+    return teacher.frozen(*operands(teacher.hidden, teacher.weight))
+
+
+def scatter(rows: dict[str, Tensor], mask: Bool[Tensor, "B S"]) -> TokenStats:
     """Return statistics of kept tokens in their places, zeros elsewhere."""
 
     def place(values: Tensor) -> Tensor:
@@ -156,12 +180,14 @@ def scatter(rows: dict[str, Float[Tensor, " N"]], mask: Bool[Tensor, "B S"]) -> 
 
 def refuse_non_finite(rows: dict[str, Tensor]) -> None:
     """Refuse statistics that a NaN or an infinity in the inputs has spoiled."""
-    for name in ("logprobs", "lse"):
+    for name in ("logprobs", "lse", "divergence"):
+        if name not in rows:
+            continue
         bad = int((~torch.isfinite(rows[name])).sum())
         if bad:
             raise ValueError(
                 f"{name} is not finite at {bad} kept tokens; look for NaN or infinity in hidden, "
-                "weight, bias or logits, or mask those tokens"
+                "weight, bias or logits (of policy or teacher), or mask those tokens"
             )
 
 
@@ -250,13 +276,17 @@ class _Recompute(torch.autograd.Function):
         targets: Tensor,
         options: Options,
         size: int,
+        teacher: Teacher | None,
     ) -> tuple[Tensor, ...]:
         head = Head(weight, bias, options, min(size, len(hidden)))
-        parts = [head.chunk(hidden[c], targets[c]).rows for c in chunks(len(hidden), size)]
-        rows = concatenate(parts, row_names(options))
+        parts = [
+            head.chunk(hidden[c], targets[c], teacher and teacher.rows(c)).rows
+            for c in chunks(len(hidden), size)
+        ]
+        rows = concatenate(parts, row_names(options, teacher))
         refuse_non_finite(rows)
         ctx.save_for_backward(hidden, weight, bias, targets)
-        ctx.options, ctx.size = options, size
+        ctx.options, ctx.size, ctx.teacher = options, size, teacher
         ctx.mark_non_differentiable(*(v for k, v in rows.items() if k not in DIFFERENTIABLE))
         return tuple(rows.values())
 
@@ -264,18 +294,19 @@ class _Recompute(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
         hidden, weight, bias, targets = ctx.saved_tensors
-        named = dict(zip(row_names(ctx.options), grads, strict=True))
+        teacher = ctx.teacher
+        named = dict(zip(row_names(ctx.options, teacher), grads, strict=True))
         sums = Accumulator(weight, bias, ctx.needs_input_grad[:3])
         head = Head(weight, bias, ctx.options, min(ctx.size, len(hidden)))
         dh = torch.empty_like(hidden) if sums.hidden else None
         for c in chunks(len(hidden), ctx.size):
-            chunk = head.chunk(hidden[c], targets[c])
+            chunk = head.chunk(hidden[c], targets[c], teacher and teacher.rows(c))
             share = {k: g[c] for k, g in named.items() if k in DIFFERENTIABLE}
             dy = logit_gradient(chunk, targets[c], share, ctx.options)
             sums.add(dy, hidden[c], weight, None if dh is None else dh[c])
         dw = None if sums.dw is None else sums.dw.to(weight.dtype)
         db = None if sums.db is None else sums.db.to(bias.dtype)
-        return dh, dw, db, None, None, None
+        return dh, dw, db, *[None] * 4
 
 
 class _FrozenHead(torch.autograd.Function):

@@ -18,7 +18,8 @@ class TokenStats:
 
     `logprobs` log p(target); `lse` log of the sum of exponentiated logits; `entropy` nats;
     `mean_logit` mean over the vocabulary; `log_collision` log of the sum of squared probabilities
-    and `top_k_entropy`, entropy of the k largest after renormalising, carry no gradient.
+    and `top_k_entropy`, entropy of the k largest after renormalising, carry no gradient;
+    `is_top1` whether no token is more probable than the target; `divergence` from a `Teacher`.
     """
 
     logprobs: Float[Tensor, "B S"]
@@ -28,6 +29,8 @@ class TokenStats:
     mean_logit: Float[Tensor, "B S"] | None = None
     log_collision: Float[Tensor, "B S"] | None = None
     top_k_entropy: Float[Tensor, "B S"] | None = None
+    is_top1: Bool[Tensor, "B S"] | None = None
+    divergence: Float[Tensor, "B S"] | None = None
 
     def select(self, rows: Int[Tensor, " R"]) -> "TokenStats":
         """Return the statistics of some rows."""
@@ -43,6 +46,8 @@ class TokenStats:
             mean_logit=some(self.mean_logit),
             log_collision=some(self.log_collision),
             top_k_entropy=some(self.top_k_entropy),
+            is_top1=some(self.is_top1),
+            divergence=some(self.divergence),
         )
 
 
