@@ -24,6 +24,7 @@ from meristem_losses._divergences import (
     alpha_divergence,
 )
 from meristem_losses._entropy import AdaptiveEntropy, entropy_bonus
+from meristem_losses._gradient_filter import drop_large_gradients
 from meristem_losses._off_policy import (
     distillation_advantages,
     dual_importance_loss,
@@ -42,6 +43,10 @@ from meristem_losses._policy import (
     k2,
     k3,
     kl_cov_loss,
+    kl_cov_penalty,
+    old_k1,
+    old_k2,
+    old_k3,
     oreal_loss,
     ppo_clip_loss,
     reinforce_loss,
@@ -150,6 +155,7 @@ __all__ = [
     "distillation_advantages",
     "dpo_loss",
     "dpop_loss",
+    "drop_large_gradients",
     "dual_importance_loss",
     "eaft_loss",
     "entropy_bonus",
@@ -170,6 +176,7 @@ __all__ = [
     "k2",
     "k3",
     "kl_cov_loss",
+    "kl_cov_penalty",
     "kto_loss",
     "kto_reference_point",
     "leave_one_out_advantages",
@@ -182,6 +189,9 @@ __all__ = [
     "next_token_targets",
     "nll_loss",
     "off_policy_mask",
+    "old_k1",
+    "old_k2",
+    "old_k3",
     "optimal_values",
     "oreal_loss",
     "orpo_loss",

@@ -106,8 +106,9 @@ def dual_importance_loss(
             f"weights have shape {tuple(weights.shape)}; pass {tuple(stats.mask.shape)} or one "
             "column"
         )
-    if not bool((weights.expand_as(stats.mask)[stats.mask] >= 0).all()):
-        raise ValueError("weights hold a negative value or NaN at a kept token; a ratio is >= 0")
+    kept = weights.expand_as(stats.mask)[stats.mask]
+    if not bool(((kept >= 0) & kept.isfinite()).all()):
+        raise ValueError("weights hold a negative value or a non-finite one at a kept token")
     ratio = log_ratios(stats, old_logprobs).detach().exp()
     weight = zeroed(weights.detach() * ratio, stats.mask)
     return -weight * fit(stats, advantages) * stats.logprobs

@@ -15,17 +15,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from meristem_losses._head import Chunk, Head, Options, chunk_rows, logit_gradient, operands
-from meristem_losses._primitive import (
+from meristem_losses._primitive import check, lesson_of, scatter
+from meristem_losses._schedules import (
     DIFFERENTIABLE,
     Accumulator,
-    check,
     chunks,
     concatenate,
-    lesson_of,
     refuse_non_finite,
     refuse_second_derivative,
     row_names,
-    scatter,
 )
 from meristem_losses._stats import TokenStats
 from meristem_losses._teacher import Teacher
