@@ -15,12 +15,24 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from meristem_losses._gradient_filter import drop_large_gradients
-from meristem_losses._model_head import head_options, unwrap
+from meristem_losses._model_head import Head, head_of, head_options, unwrap
 from meristem_losses._one_pass import fused_loss
 from meristem_losses._primitive import token_logprobs
 from meristem_losses._snapshot import Snapshot
 from meristem_losses._stats import TokenStats, next_token_targets, positive
 from meristem_losses._teacher import Teacher
+
+__all__ = [
+    "GradientNormFilter",
+    "Head",
+    "SFTLoss",
+    "Statistics",
+    "head_of",
+    "head_options",
+    "hidden_states",
+    "score",
+    "with_sft_loss",
+]
 
 SFTLoss = Callable[[TokenStats, TokenStats | None], Tensor]
 
