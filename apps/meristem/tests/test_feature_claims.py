@@ -185,9 +185,9 @@ def test_a_row_has_the_mean_of_the_seeds_and_says_each():
     assert row.note.startswith("c; seeds: 3 [2, 4], 1 [0, 2], 2 [1, 3]; mean and Student's")
 
 
-def test_seeds_that_agree_have_the_interval_of_one():
-    one = over_seeds([bounds(0.0, low=0.0, high=0.1)] * 3)
-    assert (one.estimate, one.low, one.high) == (0.0, 0.0, 0.1)
+def test_seeds_that_agree_have_their_outermost_bounds():
+    one = over_seeds([bounds(0.0, low=low, high=0.1) for low in (-0.2, 0.0, -0.1)])
+    assert (one.estimate, one.low, one.high) == (0.0, -0.2, 0.1)
 
 
 def test_pairs_of_seeds_have_the_error_of_a_jackknife_over_seeds():

@@ -60,15 +60,18 @@ def over_seeds(found: Sequence[Interval], *, pairs: bool = False) -> Interval:
 
     Notes
     -----
-    Where all agree exactly, as counts of snapshots do, the spread says nothing: the first one's
-    own interval is returned.
+    Where all agree exactly, as counts of snapshots do, the spread says nothing: the bounds are then
+    the outermost of theirs.
     """
     values = np.array([each.estimate for each in found])
     if np.ptp(values) == 0:
-        covers = "all agree, the interval is that of one" if len(found) > 1 else ""
-        first = found[0]
-        return Interval(estimate=first.estimate, low=first.low, high=first.high, level=LEVEL,
-                        covers=covers)  # fmt: skip
+        return Interval(
+            estimate=found[0].estimate,
+            low=min(each.low for each in found),
+            high=max(each.high for each in found),
+            level=LEVEL,
+            covers="all agree, the bounds are the outermost of theirs" if len(found) > 1 else "",
+        )
     error = values.std(ddof=1) / np.sqrt(values.size) * (SHARED if pairs else 1.0)
     half = float(t.ppf((1 + LEVEL) / 2, values.size - 1) * error)
     mean = float(values.mean())

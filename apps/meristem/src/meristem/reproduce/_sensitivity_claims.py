@@ -151,10 +151,14 @@ def emergence_claim(
         found=known,
         verdict=judge([True if each.low > 0.5 else None if each.high > 0.5 else False
                        for each in known]),
-        note=f"emergence of matched features in {len(known)} of {len(found)} pairs, the others "
-        "match too few; refuted where an interval lies below; intervals over features",
+        note="emergence of matched features; refuted where an interval lies below; intervals over "
+        f"features{_missing(len(found) - len(known))}",
         source=ASKED,
     )  # fmt: skip
+
+
+def _missing(pairs: int) -> str:
+    return f"; without {pairs} pairs, which match too few" if pairs else ""
 
 
 def _order(first: Trained, other: Trained, matching: Matching, seed: int) -> Interval | None:

@@ -9,6 +9,7 @@ from meristem_core import Interval, wilson_interval
 from meristem_evolution.run import Task
 
 TASK_ACCURACY = 0.7  # below it the model does not do the task, and no feature can carry it
+UNABLE = f"with an accuracy below {TASK_ACCURACY} the model does not do it"
 MOST = 64  # features that are still tens
 
 
@@ -39,7 +40,7 @@ def _task(name: str, runs: Sequence[Trained], why: str) -> Claim:
     notes = [
         f"features: {', '.join(counts)}" if counts else "",
         f"accuracy of the model, by Wilson: {accuracy}" if accuracies else "",
-        "" if able else f"not tested: {why or f'the model does not do it ({TASK_ACCURACY})'}",
+        "" if able else f"not judged: {why or UNABLE}",
     ]
     return Claim(
         claim=f"tens of features restore {name}: faithfulness",
