@@ -76,11 +76,14 @@ class Manifold:
 
     def inner(self, t: Any) -> Any:
         """Return R t, the image of a parameter under the map; for flows the velocity."""
+        return self._times(t, self.multipliers)
+
+    def _times(self, t: Any, factors: Any) -> Any:
         t = np.asarray(t, dtype=float)
         if self.dim == 1:
-            return t * self.multipliers[0].real
+            return t * factors[0].real
         a, b = self._pair(t)
-        a, b = a * self.multipliers[0], b * self.multipliers[1]
+        a, b = a * factors[0], b * factors[1]
         return np.stack([a.real, a.imag] if self._complex else [a.real, b.real], axis=-1)
 
     @property
@@ -94,13 +97,20 @@ class Manifold:
         return first + 1j * second, first - 1j * second
 
     def residual_at(self, t: Any) -> Float[np.ndarray, " n"]:
-        """Return the sup-norm defect of the invariance equation at parameters t."""
-        z = self(t)
-        p = self.system.parameters()
-        image = np.stack(np.broadcast_arrays(*self.system.f(components(z), p)), axis=-1)
-        if isinstance(self.system, Map):
-            return np.abs(image - self(self.inner(t))).max(axis=-1)
-        return np.abs(image - self._velocity(t)).max(axis=-1)
+        """Return the sup-norm defect of the invariance equation at parameters t.
+
+        Both sides stay in |t| <= 1: of an unstable manifold of a map it is that of
+        F(K(R^-1 t)) = K(t), else of F(K(t)) = K(R t) or f(K(t)) = DK(t) R t.
+        """
+        system, start, end = self.system, np.asarray(t, dtype=float), self.inner(t)
+        if isinstance(system, Map) and self.kind == "unstable":
+            start, end = self._times(t, 1 / self.multipliers), start
+        parts = system.f(components(self(start)), system.parameters())
+        image = np.stack(np.broadcast_arrays(*parts), axis=-1)
+        gap = image - (self(end) if isinstance(system, Map) else self._velocity(start))
+        if isinstance(system, Map) and system.torus:
+            gap = gap - np.rint(gap)
+        return np.abs(gap).max(axis=-1)
 
     def _velocity(self, t: Any) -> Any:
         t, lambdas = np.asarray(t, dtype=float), self.multipliers
