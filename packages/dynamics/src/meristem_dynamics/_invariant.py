@@ -25,6 +25,7 @@ RESONANCE = 1e-8
 NEUTRAL = 1e-9
 NEWTON_STEPS = 30
 LARGEST = 10.0  # no term exceeds this times 1 + |point| on the domain
+BLOCK = 8  # powers of t at once in a matrix product
 SAMPLES = np.linspace(-1.0, 1.0, 33)
 
 
@@ -61,12 +62,7 @@ class Manifold:
         """
         t = np.asarray(t, dtype=float)
         if self.dim == 1:
-            columns = np.array(self.coefficients)[..., None]  # by degree and variable
-            total = np.zeros((columns.shape[1], t.size)) + columns[-1]
-            for c in columns[-2::-1]:
-                total *= t.ravel()
-                total += c
-            return total.T.reshape(*t.shape, -1)
+            return _polynomial(np.array(self.coefficients), t.ravel()).T.reshape(*t.shape, -1)
         a, b = self._pair(t)
         total: Any = np.zeros((*a.shape, len(self.coefficients[0])), dtype=complex)
         for k, c in enumerate(self.coefficients):
@@ -126,6 +122,22 @@ class Manifold:
                 monomial = (a ** (k - j) * b**j)[..., None]
                 total = total + rate * monomial * np.reshape(c, (-1, k + 1))[:, j]
         return np.real(total)
+
+
+def _polynomial(rows: Any, t: Any) -> Any:
+    """Return sum_k rows[k] t^k, shape (d, n): products of BLOCK powers, then Horner in t^BLOCK."""
+    blocks = -(-len(rows) // BLOCK)
+    padded = np.zeros((blocks * BLOCK, rows.shape[1]))
+    padded[: len(rows)] = rows
+    powers = np.ones((BLOCK + 1, t.size))
+    for k in range(BLOCK):
+        np.multiply(powers[k], t, out=powers[k + 1])
+    sums = padded.reshape(blocks, BLOCK, -1).transpose(0, 2, 1) @ powers[:-1]
+    total = sums[-1]
+    for part in sums[-2::-1]:
+        total *= powers[-1]
+        total += part
+    return total
 
 
 def fixed_point(system: System, guess: Any) -> FixedPoint:
