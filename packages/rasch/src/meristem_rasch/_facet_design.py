@@ -11,9 +11,10 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from meristem_rasch._ascent import Vector
 from meristem_rasch._connected import null_basis
 from meristem_rasch._errors import DataError, ExistenceError
-from meristem_rasch._newton_cg import Design, Vector
+from meristem_rasch._newton_cg import Design
 from meristem_rasch._ratings import Ratings
 from meristem_rasch._subspaces import SMALL, Directions, Margins
 

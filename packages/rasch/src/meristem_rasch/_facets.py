@@ -140,7 +140,7 @@ class Facets:
         return self._joint(data, design, x, columns, search)
 
     def _plan(self) -> Plan:
-        alone = isinstance(self.group_anchor, str)
+        grouped = self.group_anchor
         plain = self.method == "mml" or self.correction != "epsilon"
         return Plan(
             person=self.person,
@@ -150,7 +150,7 @@ class Facets:
             epsilon=0.0 if plain else float(self.epsilon),
             extremes=self.correction in ("wright", "jackknife"),
             anchors=self.anchors,
-            group_anchor=(self.group_anchor,) if alone else self.group_anchor,
+            group_anchor=(grouped,) if isinstance(grouped, str) else grouped,
         )
 
     def _joint(

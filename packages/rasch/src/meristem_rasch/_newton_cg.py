@@ -287,7 +287,11 @@ class Joint:
     """The joint log-likelihood of a design as a function of measures and steps."""
 
     def __init__(self, design: Design) -> None:
-        self.design, self.project = design, projector(design)
+        self.design, self._project = design, projector(design)
+
+    def project(self, x: Vector) -> Vector:
+        """Return x projected onto the identified directions."""
+        return self._project(x)
 
     def at(self, x: Vector) -> JointPoint:
         """Return the point at x."""
