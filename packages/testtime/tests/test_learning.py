@@ -49,14 +49,19 @@ def test_a_revision_keeps_the_text_before_its_cut(seed, rounds):
     assert tt.revisions(chains).alive.tolist() == [1] * (rounds + 1)
 
 
-@given(seed=st.integers(0, 60), least=st.integers(0, 12), more=st.integers(0, 8))
+@given(
+    seed=st.integers(0, 60),
+    least=st.integers(0, 12),
+    more=st.integers(0, 8),
+    cue=st.sampled_from(["W", "WWW"]),
+)
 @settings(max_examples=60)
-@example(seed=3, least=6, more=0)
-def test_thinking_stays_between_its_limits(seed, least, more):
+@example(seed=3, least=6, more=0, cue="WWW")
+def test_thinking_stays_between_its_limits(seed, least, more, cue):
     """Its tokens are those before the mark; at the limit a new line, the mark and "0" are added."""
     engine = tt.FakeEngine(process(seed, "01W;\n."), "01W;\n.")
     most = max(least + more, 1)
-    forced = tt.force_budget(least, most, cue="W", end=";", answer="0")
+    forced = tt.force_budget(least, most, cue=cue, end=";", answer="0")
     (found,) = tt.search_sync(engine, {"q": "0"}, forced, step=STEP, seed=seed, temperature=1.5)
     (last,) = found.solutions
     assert engine.decode(last.path_ids()) == last.text
@@ -66,7 +71,8 @@ def test_thinking_stays_between_its_limits(seed, least, more):
         assert least <= len(thinking) - 1 <= most
         return
     line = len(thinking) == most + 1 and thinking.endswith("\n") and rest.startswith("0")
-    assert least <= len(thinking) - line <= most
+    reached = least if len(cue) <= more else least - len(cue) + 1
+    assert reached <= len(thinking) - line <= most
 
 
 def test_a_thought_in_a_full_context_is_marked():

@@ -90,8 +90,9 @@ def force_budget(
     """Return one solution whose thinking takes between `min_tokens` and `max_tokens` (s1).
 
     Where the model ends sooner, what ended it is taken away and the cue written; at the limit its
-    thinking is ended and the answer asked for. The cues count as thought. A thought in a full
-    context is given as it is, marked as truncated.
+    thinking is ended and the answer asked for. The cues count as thought: one that would exceed the
+    limit is not written, so a minimum close to it may be missed by less than a cue. A thought in a
+    full context is given as it is, marked as truncated.
 
     Parameters
     ----------
@@ -119,11 +120,14 @@ def force_budget(
         thought, ended = task.before(drawn, end)
         try:
             while ended and _length(thought) < min_tokens:
-                thought = await task.append(thought, cue)
+                head = await task.append(thought, cue)
+                left = max_tokens - _length(head)
                 ended = False
-                if _length(thought) < max_tokens:
-                    drawn = await _think(task, thought, end, max_tokens - _length(thought))
+                if left > 0:
+                    drawn = await _think(task, head, end, left)
                     thought, ended = task.before(drawn, end)
+                elif left == 0:
+                    thought = head
             if not ended:
                 line = "" if thought.text.endswith("\n") else "\n"
                 head = await task.append(thought, f"{line}{end}{answer}")
