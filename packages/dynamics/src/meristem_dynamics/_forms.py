@@ -189,7 +189,8 @@ def normal_form(system: System) -> Normal:
         if row[1] != identity[:: 1 - 2 * i]:
             raise ValueError(
                 f"row {i} of the linear part is {[str(c) for c in row[1]]}; a degenerate "
-                f"saddle has {'1' if isinstance(system, Map) else '0'} there, so use invariant_manifold"
+                f"saddle has {'1' if isinstance(system, Map) else '0'} there, so use "
+                "invariant_manifold"
             )
     return _split(system, parts)
 
