@@ -29,13 +29,18 @@ def fit(kind, **settings):
     rng = np.random.default_rng(4)
     logits = 1.5 * rng.normal(size=(300, 1)) - rng.normal(size=8)
     table = (rng.random(logits.shape) < 1 / (1 + np.exp(-logits))).astype(float)
-    if kind == "facets":
+    if kind.startswith("facets"):
         who, item = np.divmod(np.arange(table.size), 8)
         rater = rng.integers(0, 6, size=table.size)
         data = Ratings.from_long(
             table.ravel().astype(int), {"person": who, "item": item, "rater": rater}
         )
-        cal = Facets().fit(data, **settings)
+        config = {
+            "facets": Facets(interactions=(("item", "rater"),)),
+            "facets, mml": Facets(method="mml"),
+            "facets, jackknife": Facets(correction="jackknife"),
+        }
+        cal = config[kind].fit(data, **settings)
         return np.concatenate([[cal.loglik], *(t.measure for t in cal.facets.values())]), cal.n_iter
     table[rng.random(table.shape) < 0.2] = np.nan
     groups = rng.choice(["a", "b"], size=300)
@@ -55,7 +60,10 @@ def stop_at(step):
     return progress
 
 
-@pytest.mark.parametrize(("kind", "step"), [("facets", 2), ("rasch", 3), ("2pl", 4)])
+@pytest.mark.parametrize(
+    ("kind", "step"),
+    [("facets", 2), ("facets, mml", 3), ("facets, jackknife", 1), ("rasch", 3), ("2pl", 4)],
+)
 def test_a_stopped_fit_goes_on_bit_for_bit(tmp_path, monkeypatch, kind, step):
     monkeypatch.setattr(checkpoints, "EVERY", 0.0)
     path = tmp_path / "fit.npz"

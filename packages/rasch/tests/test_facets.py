@@ -18,6 +18,7 @@ from meristem_rasch import (
     Responses,
 )
 from meristem_rasch import _newton_cg as engine
+from meristem_rasch._facet_design import build
 
 few = settings(max_examples=max(8, settings().max_examples // 12))
 PLANTED = np.array([-1.2, 0.0, 1.2])
@@ -49,7 +50,7 @@ def test_expected_scores_equal_adjusted_scores_on_every_margin(rng, steps):
         cal = config.fit(data)
     except ExistenceError:  # a step group without a category
         return
-    design, _, _ = config._design(data)
+    design, _, _ = build(config._plan(), data)
     for name, code in data.codes.items():
         gap = np.bincount(code, design.target - cal.expected)
         np.testing.assert_allclose(gap, 0, atol=1e-5, err_msg=name)
@@ -91,7 +92,7 @@ def test_two_facets_are_joint_estimates(rng, model):
 @given(rng=rngs())
 def test_the_projection_keeps_shifts_out_and_products_are_hessians(rng):
     data, *_ = ratings(rng, 12)
-    design, _, _ = Facets()._design(data)
+    design, _, _ = build(Facets()._plan(), data)
     x = rng.normal(size=design.n_levels + 3)
     at = engine.moments(design, x)
     basis = engine.shift_basis(design)

@@ -14,7 +14,9 @@ from meristem_rasch import (
     CML,
     MML,
     Calibration,
+    Facets,
     Fractional,
+    Ratings,
     Responses,
     isr,
     score_persons,
@@ -131,6 +133,25 @@ def test_example_10_of_tam(data_dir):
     found = cal.difficulty[:5] - cal.difficulty[:5].mean()
     published = np.array([-1.931, -1.023, -0.089, 1.015, 1.918])
     np.testing.assert_allclose(found, published - published.mean(), atol=0.02)
+
+
+@pytest.mark.data
+def test_example_10_of_tam_by_marginal_likelihood(data_dir):
+    """TAM, man/tam.mml.Rd, example 10a: items alone, mean ability 0, printed to three decimals."""
+    path = data_dir / "irt/classical/tam_ex10_facets.csv"
+    table = np.genfromtxt(path, delimiter=",", skip_header=1)
+    person, rater = (np.repeat(table[:, k].astype(int), 5) for k in (0, 1))
+    item, score = np.tile(np.arange(5), len(table)), table[:, 2:].ravel()
+    alone = Facets(method="mml").fit(Ratings.from_long(score, {"person": person, "item": item}))
+    found = alone.facets["item"].measure - alone.latent.mean
+    np.testing.assert_allclose(found, [-1.931, -1.023, -0.089, 1.015, 1.918], atol=1e-3)
+    # its full model: raters differ, and there is no interaction with items to speak of
+    data = Ratings.from_long(score, {"person": person, "item": item, "rater": rater})
+    main = Facets(method="mml").fit(data)
+    rich = Facets(method="mml", interactions=(("item", "rater"),)).fit(data)
+    assert 2 * (main.loglik - alone.loglik) > 50
+    assert rich.compare(main).df == 8
+    assert rich.compare(main).p > 0.05
 
 
 @settings(max_examples=15)

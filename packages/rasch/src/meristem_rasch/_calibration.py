@@ -195,7 +195,7 @@ class Calibration:
         """
         every = {field.name: getattr(self, field.name) for field in fields(self)}
         every["latent"] = [asdict(group) for group in self.latent]
-        return {name: _plain(value) for name, value in every.items() if value is not None}
+        return {name: plain(value) for name, value in every.items() if value is not None}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "Calibration":
@@ -226,13 +226,14 @@ class Calibration:
         return "\n".join(lines)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return a value as JSON takes it; a number that is not finite is its name."""
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
+        return {name: plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     return repr(value) if isinstance(value, float) and not np.isfinite(value) else value
 
 

@@ -6,12 +6,14 @@
 """
 
 import numpy as np
+from jaxtyping import Float
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import lsmr
+from scipy.sparse.linalg import LinearOperator, lsmr
 
 from meristem_rasch._errors import IdentificationError
-from meristem_rasch._newton_cg import Design, shift_basis
+from meristem_rasch._newton_cg import Design, level_projector
+from meristem_rasch._subspaces import SMALL, Directions
 
 SHOWN = 6
 TOLERANCE = 1e-5  # of a null direction's largest entry
@@ -24,19 +26,24 @@ def check_connected(design: Design, names: tuple[str, ...]) -> None:
     """
     count, part = _subsets(design)
     loose = [k for k in range(count) if design.free[part == k].all()]
-    if len(loose) > (len(loose) == count):
+    if len(loose) > (len(loose) == count) and not _grouped(design):
         sets = [_shown([names[i] for i in np.flatnonzero(part == k)]) for k in range(count)]
         raise IdentificationError(
             f"the ratings fall into {count} subsets that share no level: {' | '.join(sets[:4])}; "
-            "add ratings that link them, fit them apart, or anchor levels in each"
+            "add ratings that link them, fit them apart, or anchor levels in each (of facets: "
+            "anchors, or group_anchor for equal means)"
         )
     confounded = _confounded(design)
     if len(confounded):
         raise IdentificationError(
             f"the measures of {_shown([names[i] for i in confounded])} can be shifted against the "
             "others without changing any expected rating; add ratings that cross them, or anchor "
-            "a level of each subset"
+            "a level of each subset (of facets: anchors, or group_anchor of one facet more)"
         )
+
+
+def _grouped(design: Design) -> bool:
+    return any(isinstance(space, Directions) for space in design.spaces)
 
 
 def _subsets(design: Design) -> tuple[int, np.ndarray]:
@@ -52,15 +59,19 @@ def _subsets(design: Design) -> tuple[int, np.ndarray]:
 
 
 def _confounded(design: Design) -> np.ndarray:
-    matrix = _matrix(design)
+    matrix, project = design_matrix(design), level_projector(design)
+    operator = LinearOperator(
+        matrix.shape,  # pyright: ignore[reportArgumentType]
+        matvec=lambda v: matrix @ project(v.ravel()),
+        rmatvec=lambda u: project(matrix.T @ u.ravel()),
+        dtype=np.float64,
+    )
     rng = np.random.default_rng(0)  # a fixed probe: the answer does not depend on it
     probe = rng.normal(size=matrix.shape[1])
-    nearest = lsmr(matrix, matrix @ probe, atol=1e-12, btol=1e-12, conlim=0, maxiter=2000)[0]
-    null = np.zeros(design.n_levels)
-    null[design.free] = probe - nearest
-    basis = shift_basis(design)
-    null -= basis.T @ (basis @ null)
-    moved = np.abs(matrix @ null[design.free]).max(initial=0.0)
+    image = operator.matvec(probe)
+    nearest = lsmr(operator, image, atol=1e-12, btol=1e-12, conlim=0, maxiter=2000)[0]
+    null = project(probe - nearest)
+    moved = np.abs(matrix @ null).max(initial=0.0)
     largest = float(np.abs(null).max(initial=0.0))
     if largest < TOLERANCE or moved > 1e-3 * largest:
         return np.zeros(0, dtype=int)
@@ -68,14 +79,35 @@ def _confounded(design: Design) -> np.ndarray:
     return np.flatnonzero(np.abs(part) > 0.5)
 
 
-def _matrix(design: Design) -> csr_array:
+def null_basis(design: Design, mains: int, person: int) -> Float[np.ndarray, "L d"]:
+    """Return directions of the first `mains` facets that change no logit; other levels are 0.
+
+    The persons are eliminated, so that only a matrix of the other facets' levels is decomposed.
+    """
+    matrix, block = design_matrix(design), design.blocks[person]
+    others = np.arange(design.ends[mains - 1])
+    others = others[(others < block.start) | (others >= block.stop)]
+    others = others[design.free[others]]
+    own, rest = matrix[:, block] * design.free[block], matrix[:, others]
+    count = np.maximum(own.power(2).sum(axis=0), 1)
+    crossed = (own.T @ rest).toarray()
+    gram = (rest.T @ rest).toarray() - crossed.T @ (crossed / count[:, None])
+    size, direction = np.linalg.eigh(gram)
+    null = direction[:, size < SMALL * max(size.max(initial=0.0), 1.0)]
+    out = np.zeros((design.n_levels, null.shape[1]))
+    out[others] = null
+    out[block] = -crossed @ null / count[:, None]
+    return out
+
+
+def design_matrix(design: Design) -> csr_array:
+    """Return one signed row of levels for each combination of levels that occurs."""
     starts = design.ends - np.array(design.sizes)
     keys = np.column_stack([k + a for k, a in zip(design.levels, starts, strict=True)])
     cells = np.unique(keys, axis=0)
     rows = np.repeat(np.arange(len(cells)), cells.shape[1])
     signs = np.tile(np.array(design.signs), len(cells))
-    shape = (len(cells), design.n_levels)
-    return csr_array((signs, (rows, cells.ravel())), shape=shape)[:, design.free]
+    return csr_array((signs, (rows, cells.ravel())), shape=(len(cells), design.n_levels))
 
 
 def _shown(names: list[str]) -> str:

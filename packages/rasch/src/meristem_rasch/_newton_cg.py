@@ -2,8 +2,8 @@
 
 - P(x_n = h) proportional to exp(h eta_n - sum_{l <= h} kappa_{g(n), l}), eta_n = sum_f s_f lambda
 - a product with the Hessian takes one gather and one count per facet: nothing of its size is built
-- residuals and directions are projected onto the complement of the shifts that change nothing
-  (facet f + c with person + c); without that, conjugate gradients wander off on rounding errors
+- identified directions: the complement of the shifts that change nothing (facet f + c with
+  person + c), interactions with zero margins, group-anchored facets off the open directions
 - steps of each group sum to zero, by projection
 
 Legend: n ratings, F facets, G step groups, m steps, P parameters.
@@ -15,11 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from meristem_rasch._ascent import Vector, ascend
 from meristem_rasch._checkpoint import Checkpoint
-
-Vector = Float[np.ndarray, " P"]
-LONGEST = 2.0  # logits in one step
-MOST_PRODUCTS = 400
+from meristem_rasch._subspaces import Directions, Margins
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -35,6 +33,7 @@ class Design:
     target: Float[np.ndarray, " n"]  # (adjusted) score
     passed: Float[np.ndarray, "G m"]  # weighted sum of (adjusted) indicators x >= l
     free: Bool[np.ndarray, " P"]  # levels, facet by facet; anchored ones are not free
+    spaces: tuple[Directions | Margins | None, ...] = ()  # of the facets, where constrained
 
     @property
     def n_levels(self) -> int:
@@ -45,6 +44,27 @@ class Design:
     def ends(self) -> Int[np.ndarray, " F"]:
         """Position after each facet's levels."""
         return np.cumsum(self.sizes)
+
+    @property
+    def blocks(self) -> tuple[slice, ...]:
+        """Positions of each facet's levels."""
+        return tuple(
+            slice(end - size, end) for end, size in zip(self.ends, self.sizes, strict=True)
+        )
+
+    @property
+    def constrained(self) -> tuple[tuple[slice, Directions | Margins], ...]:
+        """Positions and constraints of the facets that have one."""
+        pairs = zip(self.blocks, self.spaces, strict=False)
+        return tuple((block, space) for block, space in pairs if space is not None)
+
+    @property
+    def loose(self) -> tuple[int, ...]:
+        """Facets that may be shifted as a whole."""
+        held = [space is not None for space in self.spaces] or [False] * len(self.sizes)
+        return tuple(
+            f for f, block in enumerate(self.blocks) if self.free[block].all() and not held[f]
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -78,42 +98,84 @@ def moments_at(
     design: Design, eta: Float[np.ndarray, " n"], kappa: Float[np.ndarray, "G m"]
 ) -> Moments:
     """Return the moments at given logits and steps."""
+    p, log_norm = distribution(design.group, design.top, eta, kappa)
+    inside = np.arange(1, kappa.shape[1] + 1) <= design.top[:, None]
+    loglik = float(design.weight @ (design.target * eta - log_norm)) - float(
+        (design.passed * np.where(inside, kappa, 0)).sum()
+    )
+    return summed(design.group, len(design.top), design.weight, p, loglik)
+
+
+def distribution(
+    group: Int[np.ndarray, " n"],
+    top: Int[np.ndarray, " G"],
+    eta: Float[np.ndarray, " n"],
+    kappa: Float[np.ndarray, "G m"],
+) -> tuple[Float[np.ndarray, "n K"], Float[np.ndarray, " n"]]:
+    """Return the probabilities of all scores, and log sum_h exp(h eta - kappa_1 - ... kappa_h)."""
     width = kappa.shape[1]
-    beyond = np.arange(1, width + 1) > design.top[:, None]
+    beyond = np.arange(1, width + 1) > top[:, None]
     total = np.where(beyond, np.inf, np.cumsum(kappa, axis=1))
     p = np.empty((len(eta), width + 1))
     p[:, 0] = 0.0
     for h in range(1, width + 1):
-        np.subtract(h * eta, total[design.group, h - 1], out=p[:, h])
-    top = p.max(axis=1)
-    p -= top[:, None]
+        np.subtract(h * eta, total[group, h - 1], out=p[:, h])
+    largest = p.max(axis=1)
+    p -= largest[:, None]
     np.exp(p, out=p)
     norm = p.sum(axis=1)
     p /= norm[:, None]
+    return p, largest + np.log(norm)
+
+
+def summed(
+    group: Int[np.ndarray, " n"],
+    groups: int,
+    weight: Float[np.ndarray, " n"],
+    p: Float[np.ndarray, "n K"],
+    loglik: float,
+) -> Moments:
+    """Return the moments of given probabilities."""
+    width = p.shape[1] - 1
     above = np.cumsum(p[:, ::-1], axis=1)[:, ::-1][:, 1:]  # P(x >= l)
     mean = above.sum(axis=1)
     h = np.arange(width + 1.0)
     second = p @ h**2
     tail = np.cumsum((p * h)[:, ::-1], axis=1)[:, ::-1][:, 1:]  # E x 1[x >= l]
-    w = design.weight
-    loglik = float(w @ (design.target * eta - top - np.log(norm))) - float(
-        (design.passed * np.where(beyond, 0, kappa)).sum()
-    )
-    blocks = np.zeros((len(total), width, width))
+    blocks = np.zeros((groups, width, width))
     for k in range(width):
         for j in range(k, width):
             joint = above[:, j] - above[:, j] * above[:, k]
-            blocks[:, j, k] = np.bincount(design.group, w * joint, len(total))
+            blocks[:, j, k] = np.bincount(group, weight * joint, groups)
             blocks[:, k, j] = blocks[:, j, k]
     return Moments(
         loglik=loglik,
         mean=mean,
         variance=second - mean**2,
         cross=tail - mean[:, None] * above,
-        passed=np.column_stack(
-            [np.bincount(design.group, w * above[:, k], len(total)) for k in range(width)]
-        ),
+        passed=by_group(group, groups, weight[:, None] * above),
         steps=blocks,
+    )
+
+
+def by_group(
+    group: Int[np.ndarray, " n"], groups: int, columns: Float[np.ndarray, "n m"]
+) -> Float[np.ndarray, "G m"]:
+    """Return the sums of columns over the rows of each step group."""
+    return np.column_stack(
+        [np.bincount(group, columns[:, k], groups) for k in range(columns.shape[1])]
+    )
+
+
+def by_level(
+    design: Design, u: Float[np.ndarray, " n"], *, signed: bool = True
+) -> Float[np.ndarray, " L"]:
+    """Return the sums of u over the rows of each level, with the facet's sign."""
+    return np.concatenate(
+        [
+            (sign if signed else 1.0) * np.bincount(level, u, size)
+            for level, size, sign in zip(design.levels, design.sizes, design.signs, strict=True)
+        ]
     )
 
 
@@ -125,11 +187,7 @@ def steps_of(design: Design, x: Vector) -> Float[np.ndarray, "G m"]:
 def gradient(design: Design, at: Moments) -> Vector:
     """Return the gradient of the log-likelihood."""
     residual = design.weight * (design.target - at.mean)
-    parts = [
-        sign * np.bincount(level, residual, size)
-        for level, size, sign in zip(design.levels, design.sizes, design.signs, strict=True)
-    ]
-    return np.concatenate([*parts, (at.passed - design.passed).ravel()])
+    return np.concatenate([by_level(design, residual), (at.passed - design.passed).ravel()])
 
 
 def product(design: Design, at: Moments) -> Callable[[Vector], Vector]:
@@ -149,34 +207,37 @@ def product(design: Design, at: Moments) -> Callable[[Vector], Vector]:
             steps = at.steps[0] @ kappa[0] - eta @ cross
         else:
             u -= (cross * kappa[design.group]).sum(axis=1)
-            counted = [
-                np.bincount(design.group, eta * cross[:, k], len(kappa))
-                for k in range(cross.shape[1])
-            ]
-            steps = np.einsum("gkj,gj->gk", at.steps, kappa) - np.column_stack(counted)
-        parts = [
-            sign * np.bincount(level, u, size)
-            for level, size, sign in zip(design.levels, design.sizes, design.signs, strict=True)
-        ]
-        return np.concatenate([*parts, steps.ravel()])
+            counted = by_group(design.group, len(kappa), eta[:, None] * cross)
+            steps = np.einsum("gkj,gj->gk", at.steps, kappa) - counted
+        return np.concatenate([by_level(design, u), steps.ravel()])
 
     return multiply
 
 
 def projector(design: Design) -> Callable[[Vector], Vector]:
-    """Return the projection onto identified directions: free levels, no shifts, steps of sum 0."""
-    shifts = shift_basis(design)
+    """Return the projection onto identified directions: of the levels, and steps of sum 0."""
+    levels = level_projector(design)
     inside = np.arange(1, int(design.top.max()) + 1) <= design.top[:, None]
     width = inside.sum(axis=1, keepdims=True)
     n = design.n_levels
 
     def project(x: Vector) -> Vector:
-        out = x.copy()
-        out[:n] *= design.free
         steps = x[n:].reshape(inside.shape)
         centred = steps - (steps * inside).sum(axis=1, keepdims=True) / width
-        out[n:] = (centred * inside).ravel()
-        out[:n] -= shifts.T @ (shifts @ out[:n])
+        return np.concatenate([levels(x[:n]), (centred * inside).ravel()])
+
+    return project
+
+
+def level_projector(design: Design) -> Callable[[Vector], Vector]:
+    """Return the projection of measures: free levels, no shifts, facets within their spaces."""
+    shifts = shift_basis(design)
+
+    def project(x: Vector) -> Vector:
+        out = x * design.free
+        for block, space in design.constrained:
+            out[block] = space.project(out[block])
+        out -= shifts.T @ (shifts @ out)
         return out
 
     return project
@@ -184,10 +245,10 @@ def projector(design: Design) -> Callable[[Vector], Vector]:
 
 def shift_basis(design: Design) -> Float[np.ndarray, "s L"]:
     """Return orthonormal directions in the levels that leave every logit unchanged."""
-    loose = [f for f in range(len(design.sizes)) if _part(design, f).all()]
+    loose = design.loose
     rows = np.zeros((len(loose), design.n_levels))
     for row, f in enumerate(loose):
-        rows[row, design.ends[f] - design.sizes[f] : design.ends[f]] = design.signs[f]
+        rows[row, design.blocks[f]] = design.signs[f]
     if len(loose) < 2:
         return np.zeros((0, design.n_levels))
     # coefficients c with sum_f c_f = 0: shift facet f by s_f c_f
@@ -196,8 +257,45 @@ def shift_basis(design: Design) -> Float[np.ndarray, "s L"]:
     return basis.T
 
 
-def _part(design: Design, f: int) -> Bool[np.ndarray, " k"]:
-    return design.free[design.ends[f] - design.sizes[f] : design.ends[f]]
+@dataclass(frozen=True, slots=True, eq=False)
+class JointPoint:
+    """The joint log-likelihood at some x."""
+
+    design: Design
+    moments: Moments
+
+    @property
+    def loglik(self) -> float:
+        """Its value."""
+        return self.moments.loglik
+
+    def gradient(self) -> Vector:
+        """Return its gradient."""
+        return gradient(self.design, self.moments)
+
+    def product(self) -> Callable[[Vector], Vector]:
+        """Return the function that multiplies with minus the Hessian."""
+        return product(self.design, self.moments)
+
+    def diagonal(self) -> Vector:
+        """Return the diagonal of minus the Hessian."""
+        variance = by_level(self.design, self.design.weight * self.moments.variance, signed=False)
+        return np.concatenate([variance, np.einsum("gkk->gk", self.moments.steps).ravel()])
+
+
+class Joint:
+    """The joint log-likelihood of a design as a function of measures and steps."""
+
+    def __init__(self, design: Design) -> None:
+        self.design, self._project = design, projector(design)
+
+    def project(self, x: Vector) -> Vector:
+        """Return x projected onto the identified directions."""
+        return self._project(x)
+
+    def at(self, x: Vector) -> JointPoint:
+        """Return the point at x."""
+        return JointPoint(self.design, moments(self.design, x))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -218,67 +316,18 @@ def maximise(
     max_steps: int,
     progress: Callable[[int, float], None] | None = None,
     checkpoint: Checkpoint | None = None,
+    label: str = "",
 ) -> Solution:
-    """Return the maximum of the log-likelihood, to a largest step below `tol`.
-
-    `checkpoint` keeps x and the history, which are all of the search's state.
-    """
-    known = checkpoint.arrays if checkpoint is not None else {}
-    x, history = known.get("x", x), known.get("history", np.empty(0)).tolist()
-    project, at = projector(design), moments(design, x)
-    if known and known["change"] < tol:
-        return Solution(x=x, moments=at, history=tuple(history), converged=True)
-    for n_iter in range(len(history), max_steps):
-        slope = project(gradient(design, at))
-        step = _direction(design, at, slope, project)
-        step *= min(1.0, LONGEST / max(float(np.abs(step).max()), 1e-300))
-        scale, slack = 1.0, 1e-11 * abs(at.loglik)
-        while True:
-            new = moments(design, x + scale * step)
-            if new.loglik >= at.loglik - slack or scale < 1e-6:
-                break
-            scale /= 2
-        x, at = x + scale * step, new
-        history.append(at.loglik)
-        largest = scale * float(np.abs(step).max())
-        if checkpoint is not None:
-            checkpoint.save(x=x, history=np.array(history), change=np.array(largest))
-        if progress is not None:
-            progress(n_iter + 1, largest)
-        if largest < tol:
-            return Solution(x=x, moments=at, history=tuple(history), converged=True)
-    return Solution(x=x, moments=at, history=tuple(history), converged=False)
-
-
-def _direction(
-    design: Design, at: Moments, slope: Vector, project: Callable[[Vector], Vector]
-) -> Vector:
-    """Solve H d = slope by preconditioned conjugate gradients within the identified directions."""
-    multiply = product(design, at)
-    variance = design.weight * at.variance
-    diagonal = np.concatenate(
-        [
-            *(
-                np.bincount(k, variance, s)
-                for k, s in zip(design.levels, design.sizes, strict=True)
-            ),
-            np.einsum("gkk->gk", at.steps).ravel(),
-        ]
+    """Return the maximum of the joint log-likelihood, to a largest step below `tol`."""
+    top = ascend(
+        Joint(design),
+        x,
+        tol=tol,
+        max_steps=max_steps,
+        progress=progress,
+        checkpoint=checkpoint,
+        label=label,
     )
-    scale = 1 / np.where(diagonal > 0, diagonal, 1.0)
-    out, residual = np.zeros_like(slope), slope.copy()
-    z = project(scale * residual)
-    direction, energy = z.copy(), float(residual @ z)
-    size = np.linalg.norm(np.sqrt(scale) * slope)
-    goal = min(0.1, 0.5 * np.sqrt(size)) * size
-    for _ in range(MOST_PRODUCTS):
-        if np.linalg.norm(np.sqrt(scale) * residual) <= goal or energy <= 0:
-            break
-        image = project(multiply(direction))
-        length = energy / float(direction @ image)
-        out += length * direction
-        residual = project(residual - length * image)
-        z = project(scale * residual)
-        energy, before = float(residual @ z), energy
-        direction = project(z + energy / before * direction)
-    return out
+    return Solution(
+        x=top.x, moments=moments(design, top.x), history=top.history, converged=top.converged
+    )

@@ -67,3 +67,11 @@ class Ratings:
             codes={name: code for name, (_, code) in coded.items()},
             weight=w,
         )
+
+
+def joint_codes(codes: list[Int[np.ndarray, " n"]]) -> Int[np.ndarray, " n"]:
+    """Return one code for each combination that occurs, from 0."""
+    out = np.zeros(len(codes[0]), dtype=np.int64)
+    for code in codes:
+        out = np.unique(out * (int(code.max()) + 1) + code, return_inverse=True)[1]
+    return out
