@@ -23,6 +23,7 @@ from meristem_dynamics._tape import Expansion, Tape
 
 Kind = Literal["stable", "unstable"]
 RESONANCE = 1e-8
+DEFECTIVE = 1e10  # condition number of the eigenvectors
 LARGEST = 10.0  # no term exceeds this times 1 + |point| on the domain
 BLOCK = 4  # fewer calls of NumPy than Horner's scheme, as many operations
 SAMPLES = np.linspace(-1.0, 1.0, 33)
@@ -164,6 +165,11 @@ def invariant_manifold(
     base = fixed_point(system, point)
     J = jacobians(system, base.point[None])[0]
     eigenvalues, vectors = np.linalg.eig(J)
+    if np.linalg.cond(vectors) > DEFECTIVE:
+        raise ValueError(
+            f"the derivative at {base.point.tolist()} has no basis of eigenvectors: multipliers "
+            f"{', '.join(map(_shown, eigenvalues))} repeat and share one; change a parameter"
+        )
     chosen = _chosen(system, eigenvalues.astype(complex), kind, dim, base)
     order = order or (40 if dim == 1 else 15)
     lambdas = eigenvalues.astype(complex)[chosen]
@@ -225,12 +231,25 @@ def _check_resonance(system: System, eigenvalues: Any, lambdas: Any, order: int)
             return
         gaps = np.abs(products[:, None] - eigenvalues[None])
         if gaps.min() < RESONANCE:
-            i, j = np.unravel_index(int(np.argmin(gaps)), gaps.shape)
+            i, j = (int(x) for x in np.unravel_index(int(np.argmin(gaps)), gaps.shape))
+            lower = f"lower order below {degree} or " if degree > 2 else ""
             raise ValueError(
-                f"resonance at degree {degree}: {products[i]:.6g} equals the multiplier "
-                f"{eigenvalues[j]:.6g} within {gaps.min():.1g}; lower order below {degree} or "
-                "change a parameter"
+                f"resonance at degree {degree}: {_product(system, lambdas, degree, i)} equals the "
+                f"multiplier {_shown(eigenvalues[j])} within {gaps.min():.1g}; {lower}change a "
+                "parameter"
             )
+
+
+def _product(system: System, lambdas: Any, degree: int, j: int) -> str:
+    """Return which product of multipliers, or sum of exponents of a flow, monomial j has."""
+    powers = [(x, n) for x, n in zip(lambdas, (degree - j, j), strict=False) if n]
+    if isinstance(system, Flow):
+        return " + ".join(f"{n} ({_shown(x)})" for x, n in powers)
+    return " ".join(f"({_shown(x)})^{n}" for x, n in powers)
+
+
+def _shown(x: complex) -> str:
+    return f"{x:.6g}" if x.imag else f"{x.real:.6g}"
 
 
 def _curve(
