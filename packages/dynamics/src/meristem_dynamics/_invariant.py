@@ -248,7 +248,7 @@ def _product(system: System, lambdas: Any, degree: int, j: int) -> str:
     return " ".join(f"({_shown(x)})^{n}" for x, n in powers)
 
 
-def _shown(x: complex) -> str:
+def _shown(x: Any) -> str:
     return f"{x:.6g}" if x.imag else f"{x.real:.6g}"
 
 
