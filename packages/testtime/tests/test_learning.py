@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import meristem_testtime as tt
@@ -17,10 +17,10 @@ ALPHABET = "01W\n."
 STEP = tt.Step(stop=("\n\n",), max_tokens=2, max_steps=3)
 
 
-def process(seed):
+def process(seed, alphabet=ALPHABET):
     @cache
     def probabilities(ids):
-        return stream(seed, "process", *ids).dirichlet(np.ones(len(ALPHABET)))
+        return stream(seed, "process", *ids).dirichlet(np.ones(len(alphabet)))
 
     return probabilities
 
@@ -49,16 +49,64 @@ def test_a_revision_keeps_the_text_before_its_cut(seed, rounds):
     assert tt.revisions(chains).alive.tolist() == [1] * (rounds + 1)
 
 
-@given(seed=st.integers(0, 30), extensions=st.integers(0, 3))
-@settings(max_examples=30)
-def test_forcing_keeps_everything_and_asks_for_more(seed, extensions):
-    engine = tt.FakeEngine(process(seed), ALPHABET)
-    (found,) = tt.search_sync(
-        engine, {"q": "0"}, tt.force_budget(extensions, "W"), step=STEP, seed=seed
-    )
+@given(
+    seed=st.integers(0, 60),
+    least=st.integers(0, 12),
+    more=st.integers(0, 8),
+    cue=st.sampled_from(["W", "WWW"]),
+)
+@settings(max_examples=60)
+@example(seed=3, least=6, more=0, cue="WWW")
+def test_thinking_stays_between_its_limits(seed, least, more, cue):
+    """Its tokens are those before the mark; at the limit a new line, the mark and "0" are added."""
+    engine = tt.FakeEngine(process(seed, "01W;\n."), "01W;\n.")
+    most = max(least + more, 1)
+    forced = tt.force_budget(least, most, cue=cue, end=";", answer="0")
+    (found,) = tt.search_sync(engine, {"q": "0"}, forced, step=STEP, seed=seed, temperature=1.5)
     (last,) = found.solutions
-    assert last.text.count("W") >= extensions
-    assert found.cost.samples == extensions + 1
+    assert engine.decode(last.path_ids()) == last.text
+    thinking, mark, rest = last.text.partition(";")
+    if not mark:  # the model ended all
+        assert thinking[-1] == "."
+        assert least <= len(thinking) - 1 <= most
+        return
+    line = len(thinking) == most + 1 and thinking.endswith("\n") and rest.startswith("0")
+    reached = least if len(cue) <= more else least - len(cue) + 1
+    assert reached <= len(thinking) - line <= most
+
+
+def test_a_thought_in_a_full_context_is_marked():
+    engine = tt.FakeEngine(lambda ids: np.array([0.9, 0.1, 0.0, 0.0, 0.0]), ALPHABET)
+    engine.context = 12
+    forced = tt.force_budget(0, 10, cue="W", end="1111", answer="0")
+    with pytest.raises(tt.ContextFullError, match="a prompt of 3 tokens and max_tokens 10 exceed"):
+        tt.search_sync(engine, {"q": "000"}, forced, step=STEP)
+    (found,) = tt.search_sync(engine, {"q": "0"}, forced, step=STEP)
+    (last,) = found.solutions
+    assert last.truncated
+    assert len(last.ids) == 10
+
+
+@pytest.mark.parametrize("likely", ["0", "1"])
+def test_a_revision_takes_the_likelier_cue(likely):
+    """After a new paragraph the process prefers one symbol; the cues have one and two tokens."""
+
+    def probabilities(ids):
+        start = len(ids) > 1 and ids[-2:] == (3, 3)
+        first = {"0": [0.7, 0.3, 0, 0, 0], "1": [0.3, 0.7, 0, 0, 0]}[likely]
+        return np.array(first if start else [0.2, 0.2, 0.2, 0.2, 0.2])
+
+    engine = tt.FakeEngine(probabilities, ALPHABET)
+    step = tt.Step(max_tokens=12, max_steps=1)
+    names = {f"q{i}": "0" for i in range(12)}
+    found = tt.search_sync(engine, names, tt.revise(2, ("0", "1")), step=step)
+    cued = [node for each in found for node in each.nodes if node.text and not node.logprobs]
+    ends = [node.text[-1] for node in cued if node.parent is not None and node.parent.text]
+    assert len(ends) > 3
+    assert set(ends) == {likely}
+    assert all(each.cost.requests == 3 + 2 * 2 for each in found)
+    plain = tt.search_sync(engine, names, tt.revise(2, likely), step=step)
+    assert plain[0].solutions[0].text == found[0].solutions[0].text
 
 
 @given(seed=st.integers(0, 30), margin=st.floats(0.01, 0.9))
@@ -135,7 +183,9 @@ def test_results_become_traces():
 def test_wrong_settings_are_named():
     for call in (
         lambda: tt.revise(-1),
-        lambda: tt.force_budget(1, ""),
+        lambda: tt.revise(1, ("W", "")),
+        lambda: tt.force_budget(5, 4),
+        lambda: tt.force_budget(1, 2, cue=""),
         lambda: tt.step_pairs([], margin=0.0),
         lambda: tt.expert_iteration_records([], even, per_question=0),
         lambda: tt.process_labels(tt.beam(4), even, 0, []),

@@ -3,14 +3,19 @@
 - a revision drops the last paragraph, writes a cue such as "Wait", and lets the model go on
 - every round is given as a solution, in order; `from_revisions` makes chains of them
 - the kept text is encoded anew together with the cue
+- a forced budget keeps token ids: what was thought is never encoded anew
 """
 
+from collections.abc import Sequence
+
 from meristem_testtime._engine import ContextFullError
-from meristem_testtime._nodes import Node
+from meristem_testtime._nodes import Node, Step
 from meristem_testtime._task import Algorithm, Task
 
+END = "</think>"  # of DeepSeek-R1, QwQ, Qwen3
 
-def revise(rounds: int, cue: str = "Wait") -> Algorithm:
+
+def revise(rounds: int, cue: str | Sequence[str] = "Wait") -> Algorithm:
     """Return a chain of `rounds` revisions of one solution; it ends early in a full context.
 
     Parameters
@@ -18,23 +23,24 @@ def revise(rounds: int, cue: str = "Wait") -> Algorithm:
     rounds
         Revisions after the first solution; 0 gives that alone.
     cue
-        Written after the kept text, in a new paragraph.
+        Written after the kept text, in a new paragraph. Of several the likelier is taken, the
+        paper's being ``("Wait", "Alternatively")``; that needs an engine that scores.
 
     References
     ----------
-    arXiv 2502.12215, with one fixed cue; its code takes the likelier of two.
+    arXiv 2502.12215.
     """
-    if rounds < 0 or not cue:
-        raise ValueError(f"rounds ({rounds}) must be at least 0 and the cue not empty")
+    cues = (cue,) if isinstance(cue, str) else tuple(cue)
+    if rounds < 0 or not cues or "" in cues:
+        raise ValueError(f"rounds ({rounds}) must be at least 0 and no cue empty, cue is {cue!r}")
 
     async def algorithm(task: Task) -> None:
         node = await _whole(task, task.root)
         task.finish(node)
         for _ in range(rounds):
             kept = kept_text(node.text)
-            head = await task.append(task.root, f"{kept}\n\n{cue}" if kept else cue)
             try:
-                node = await _whole(task, head)
+                node = await _whole(task, await _cued(task, f"{kept}\n\n" if kept else "", cues))
             except ContextFullError:
                 return
             task.finish(node)
@@ -42,8 +48,19 @@ def revise(rounds: int, cue: str = "Wait") -> Algorithm:
     return algorithm
 
 
+async def _cued(task: Task, text: str, cues: Sequence[str]) -> Node:
+    """Return a node with `text` and the likeliest cue after it, the first of several."""
+    if len(cues) == 1:
+        return await task.append(task.root, text + cues[0])
+    head = await task.append(task.root, text)
+    scores = await task.logprobs(head, cues)
+    return await task.append(head, cues[scores.index(max(scores))])
+
+
 def kept_text(text: str) -> str:
     r"""Return `text` without its last paragraph, or its last two around a final answer.
+
+    What follows the end of thinking, ``</think>``, is dropped first.
 
     Examples
     --------
@@ -53,32 +70,85 @@ def kept_text(text: str) -> str:
     'first'
     >>> kept_text("only")
     ''
+    >>> kept_text("first\n\nsecond\n</think>\n\nThe answer is 4.")
+    'first'
     """
+    text = text.partition(END)[0]
     parts = text.rstrip("\n").split("\n\n")
     drop = 2 if len(parts) > 1 and "final answer" in parts[-2].lower() else 1
     return "\n\n".join(parts[:-drop])
 
 
-def force_budget(extensions: int, cue: str = "Wait") -> Algorithm:
-    """Return one solution that was made to go on `extensions` times with a cue (s1).
+def force_budget(
+    min_tokens: int,
+    max_tokens: int,
+    *,
+    cue: str = "Wait",
+    end: str = END,
+    answer: str = "\nFinal Answer:",
+) -> Algorithm:
+    """Return one solution whose thinking takes between `min_tokens` and `max_tokens` (s1).
 
-    The text stays whole: unlike `revise`, nothing is dropped. Only the last is a solution.
+    Where the model ends sooner, what ended it is taken away and the cue written; at the limit its
+    thinking is ended and the answer asked for. The cues count as thought: one that would exceed the
+    limit is not written, so a minimum close to it may be missed by less than a cue. A thought in a
+    full context is given as it is, marked as truncated.
+
+    Parameters
+    ----------
+    min_tokens, max_tokens
+        Tokens of thinking, all parts of it together.
+    end
+        What ends thinking; it must be text to the engine's tokenizer, not a special token.
+    answer
+        Written after `end` at the limit, a new line before both.
 
     References
     ----------
-    arXiv 2501.19393.
+    arXiv 2501.19393, section 3.
     """
-    if extensions < 0 or not cue:
-        raise ValueError(f"extensions ({extensions}) must be at least 0 and the cue not empty")
+    if not 0 <= min_tokens <= max_tokens or max_tokens < 1:
+        raise ValueError(
+            f"min_tokens ({min_tokens}) must be in [0, max_tokens], max_tokens ({max_tokens}) at "
+            "least 1"
+        )
+    if not cue or not end:
+        raise ValueError(f"cue ({cue!r}) and end ({end!r}) must be texts")
 
     async def algorithm(task: Task) -> None:
-        node = await _whole(task, task.root)
-        for _ in range(extensions):
-            head = await task.append(task.root, node.text + cue)
-            node = await _whole(task, head)
-        task.finish(node)
+        drawn = await _think(task, task.root, end, max_tokens)
+        thought, ended = task.before(drawn, end)
+        try:
+            while ended and _length(thought) < min_tokens:
+                head = await task.append(thought, cue)
+                left = max_tokens - _length(head)
+                ended = False
+                if left > 0:
+                    drawn = await _think(task, head, end, left)
+                    thought, ended = task.before(drawn, end)
+                elif left == 0:
+                    thought = head
+            if not ended:
+                line = "" if thought.text.endswith("\n") else "\n"
+                head = await task.append(thought, f"{line}{end}{answer}")
+                task.finish(await _whole(task, head))
+            elif drawn.truncated:  # it ended its thinking
+                task.finish(await _whole(task, await task.append(drawn, "")))
+            else:
+                task.finish(drawn)
+        except ContextFullError:
+            task.finish(drawn)
 
     return algorithm
+
+
+async def _think(task: Task, node: Node, end: str, most: int) -> Node:
+    step = Step(stop=(end,), max_tokens=most, max_steps=1)
+    return (await task.expand([node], step=step))[0][0]
+
+
+def _length(node: Node) -> int:
+    return len(node.path_ids())
 
 
 async def _whole(task: Task, node: Node) -> Node:

@@ -20,7 +20,7 @@ from meristem_testtime._engine import (
     Watch,
     need,
 )
-from meristem_testtime._nodes import Cost, Node, SearchResult
+from meristem_testtime._nodes import Cost, Node, SearchResult, Step
 
 Algorithm = Callable[["Task"], Awaitable[None]]
 
@@ -62,6 +62,7 @@ class Task:
         n: int | Sequence[int] = 1,
         *,
         whole: bool = False,
+        step: Step | None = None,
         watch: Callable[[int, str], bool] | None = None,
     ) -> list[list[Node]]:
         """Return n new children of each node, valued by the guide.
@@ -74,6 +75,8 @@ class Task:
             How many children, for all nodes or for each; 0 gives an empty list.
         whole
             Whether to run to the end of the solution instead of one step.
+        step
+            How far, if not as far as the search's own step.
         watch
             Of the children of one node: told the place among them and the text of each one that
             ends; returns whether those that still run are to be aborted. They are children too,
@@ -101,11 +104,14 @@ class Task:
                 raise ValueError(f"watch is for the children of one node, not of {len(asked)}")
         self._check_budget()
         firsts = [self._children.get(node, 0) for node, _ in asked]
-        requests = [self._request(node, c, whole) for node, c in asked]
+        extent = self.step if step is None else step
+        requests = [self._request(node, c, extent, whole) for node, c in asked]
         watches = UNWATCHED if watch is None else {0: self._told(asked[0][0], watch)}
         found = await self._run.generate(requests, watches)
         made = {
-            node: [self._child(node, first + i, each, whole) for i, each in enumerate(samples)]
+            node: [
+                self._child(node, first + i, each, extent, whole) for i, each in enumerate(samples)
+            ]
             for (node, _), first, samples in zip(asked, firsts, found, strict=True)
         }
         fresh = [child for children in made.values() for child in children]
@@ -154,6 +160,48 @@ class Task:
         self._nodes.append(child)
         return child
 
+    def before(self, node: Node, mark: str) -> tuple[Node, bool]:
+        """Return an open node with what `node` holds before `mark` or its end, and if it has one.
+
+        Without either, that is `node` itself; with nothing before, its parent.
+        """
+        parent = node.parent
+        if parent is None:
+            return node, False
+        text, has_mark, _ = node.text[len(parent.text) :].partition(mark)
+        has_end = node.finished and not node.truncated
+        if not has_mark:
+            length = len(node.ids) - has_end
+        else:
+            length, path = len(node.ids), parent.path_ids()
+            longest = len(parent.text) + len(text)
+            while length and len(self._run.engine.decode(path + node.ids[:length])) > longest:
+                length -= 1
+        if length == len(node.ids):
+            return node, False
+        return self.prefix(node, length) if length else parent, True
+
+    async def logprobs(self, node: Node, texts: Sequence[str]) -> list[float]:
+        """Return the log-probability of each text as the continuation of `node`, in nats.
+
+        Raises
+        ------
+        UnsupportedError
+            If the engine cannot score.
+        """
+        engine = self._run.engine
+        need(engine, "scores")
+        prompt = self._prompt + node.path_ids()
+        pairs = [(prompt, engine.encode(text)) for text in texts]
+        scores = await engine.logprobs(pairs)
+        read = sum(len(before) + len(after) for before, after in pairs)
+        self.cost = replace(
+            self.cost,
+            prompt_tokens=self.cost.prompt_tokens + read,
+            requests=self.cost.requests + len(pairs),
+        )
+        return [sum(each) for each in scores]
+
     def result(self, *, exhausted: bool) -> SearchResult:
         """Return what was found so far."""
         return SearchResult(
@@ -174,13 +222,13 @@ class Task:
         ):
             raise BudgetExhausted
 
-    def _request(self, node: Node, n: int, whole: bool) -> Request:
+    def _request(self, node: Node, n: int, step: Step, whole: bool) -> Request:
         first = self._children.get(node, 0)
         self._children[node] = first + n
-        left = self.step.max_steps - node.depth if whole else 1
+        left = step.max_steps - node.depth if whole else 1
         seed = derive_seed(self._run.seed, node.question, *node.address())
         prompt = self._prompt + node.path_ids()
-        most, context = self.step.max_tokens * max(left, 1), self._run.engine.context
+        most, context = step.max_tokens * max(left, 1), self._run.engine.context
         if context is not None and len(prompt) + most > context:
             raise ContextFullError(len(prompt), most, context)
         return Request(
@@ -189,18 +237,18 @@ class Task:
             n=n,
             max_tokens=most,
             temperature=self._run.temperature,
-            stop=() if whole else self.step.stop,
+            stop=() if whole else step.stop,
         )
 
     def _told(self, node: Node, watch: Callable[[int, str], bool]) -> Watch:
         before, decode = node.path_ids(), self._run.engine.decode
         return lambda place, sample: watch(place, decode(before + sample.ids))
 
-    def _child(self, node: Node, place: int, sample: Completion, whole: bool) -> Node:
+    def _child(self, node: Node, place: int, sample: Completion, step: Step, whole: bool) -> Node:
         depth = node.depth + 1
         ended = sample.finish == "end"
         aborted = sample.finish == "abort"
-        cut = not ended and not aborted and (whole or depth >= self.step.max_steps)
+        cut = not ended and not aborted and (whole or depth >= step.max_steps)
         return Node(
             question=node.question, parent=node, place=place, ids=sample.ids,
             logprobs=sample.logprobs, depth=depth,
