@@ -338,6 +338,7 @@ def test_marginal_weights_repeat_rows():
         ({"anchors": {"rater": {"0": np.inf}}}, "must be finite"),
         ({"method": "mml", "interactions": (("person", "rater"),)}, "integrated out"),
         ({"method": "mml", "steps": "person"}, "integrated out"),
+        ({"method": "mml", "correction": "wright"}, "needs none"),
     ],
 )
 def test_settings_that_contradict(settings_, message):

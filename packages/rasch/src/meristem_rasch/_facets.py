@@ -123,7 +123,13 @@ class Facets:
         ConvergenceError
             If `max_steps` steps do not reach `tol`, or more than 2001 nodes are needed.
         """
-        if self.anchors and self.correction in ("wright", "jackknife"):
+        moved = self.correction in ("wright", "jackknife")
+        if moved and self.method == "mml":
+            raise DataError(
+                f"correction {self.correction!r} is of joint estimates; 'mml' needs none: leave it "
+                "out"
+            )
+        if moved and self.anchors:
             raise DataError(
                 f"correction {self.correction!r} moves measures, so that it takes no anchors; use "
                 "'epsilon' or 'none'"
@@ -183,20 +189,20 @@ class Facets:
                 f"{len(x):,} parameters are more than {MOST_PARAMETERS:,}, for which method 'mml' "
                 "gives errors; use method 'jml'"
             )
-        n_nodes, history = self.n_nodes or FEWEST_NODES, tuple[float, ...]()
-        x = np.append(x, 0.0)
+        person, x, history = data.codes[self.person], np.append(x, 0.0), tuple[float, ...]()
+        surface = Marginal(design, person, n_nodes=self.n_nodes or FEWEST_NODES)
         while True:
-            surface = Marginal(design, data.codes[self.person], n_nodes=n_nodes)
-            found = search(surface, x, label=f"{n_nodes} nodes ", check=self._check_spread)
-            x, history = found.x, history + found.history
-            if self.n_nodes is not None or not surface.at(x).coarse:
+            wanted = len(surface.z) if self.n_nodes else surface.at(x).enough()
+            if history and wanted == len(surface.z):
                 return marginal_calibration(self._plan(), data, surface, columns, x, history)
-            n_nodes = 2 * n_nodes - 1
-            if n_nodes > MOST_NODES:
+            if wanted > MOST_NODES:
                 raise ConvergenceError(
                     f"a posterior is narrower than the spacing of {MOST_NODES} nodes; set n_nodes, "
                     "or use method 'jml', which is right with so many ratings a person"
                 )
+            surface = Marginal(design, person, n_nodes=wanted)
+            found = search(surface, x, label=f"{wanted} nodes ", check=self._check_spread)
+            x, history = found.x, history + found.history
 
     def _check_spread(self, x: Vector) -> None:
         if np.exp(x[-1]) < SMALLEST_SD:
