@@ -339,6 +339,7 @@ def test_marginal_weights_repeat_rows():
         ({"method": "mml", "interactions": (("person", "rater"),)}, "integrated out"),
         ({"method": "mml", "steps": "person"}, "integrated out"),
         ({"method": "mml", "correction": "wright"}, "needs none"),
+        ({"method": "mml", "n_nodes": 2}, "n_nodes is 2"),
     ],
 )
 def test_settings_that_contradict(settings_, message):

@@ -35,6 +35,7 @@ from meristem_rasch._ratings import Ratings
 
 FEWEST_NODES = 41
 MOST_NODES = 2001
+ROUGH = 0.03  # logits; a step this short ends the search on a provisional grid
 MOST_PARAMETERS = 3000  # of marginal likelihood: its information is a full matrix
 SMALLEST_SD = 1e-2  # logits; below it the variance is 0 for every purpose
 
@@ -184,25 +185,30 @@ class Facets:
         columns: tuple[Column, ...],
         search: "_Search",
     ) -> FacetCalibration:
+        if self.n_nodes is not None and not 3 <= self.n_nodes <= MOST_NODES:
+            raise DataError(f"n_nodes is {self.n_nodes}; give 3 to {MOST_NODES}")
         if len(x) > MOST_PARAMETERS:
             raise DataError(
                 f"{len(x):,} parameters are more than {MOST_PARAMETERS:,}, for which method 'mml' "
                 "gives errors; use method 'jml'"
             )
         person, x, history = data.codes[self.person], np.append(x, 0.0), tuple[float, ...]()
-        surface = Marginal(design, person, n_nodes=self.n_nodes or FEWEST_NODES)
-        while True:
-            wanted = len(surface.z) if self.n_nodes else surface.at(x).enough()
-            if history and wanted == len(surface.z):
-                return marginal_calibration(self._plan(), data, surface, columns, x, history)
-            if wanted > MOST_NODES:
-                raise ConvergenceError(
-                    f"a posterior is narrower than the spacing of {MOST_NODES} nodes; set n_nodes, "
-                    "or use method 'jml', which is right with so many ratings a person"
-                )
-            surface = Marginal(design, person, n_nodes=wanted)
-            found = search(surface, x, label=f"{wanted} nodes ", check=self._check_spread)
+        n_nodes = self.n_nodes or FEWEST_NODES
+        # a coarse grid has its own optimum: go there only roughly, then refine the grid
+        tol = self.tol if self.n_nodes else max(self.tol, ROUGH)
+        while n_nodes <= MOST_NODES:
+            surface = Marginal(design, person, n_nodes=n_nodes)
+            label = f"{n_nodes} nodes, {tol} "
+            found = search(surface, x, label=label, tol=tol, check=self._check_spread)
             x, history = found.x, history + found.history
+            wanted = self.n_nodes or surface.at(x).enough()
+            if tol == self.tol and wanted == n_nodes:
+                return marginal_calibration(self._plan(), data, surface, columns, x, history)
+            n_nodes, tol = wanted, self.tol
+        raise ConvergenceError(
+            f"a posterior is narrower than the spacing of {MOST_NODES} nodes; set n_nodes, or use "
+            "method 'jml', which is right with so many ratings a person"
+        )
 
     def _check_spread(self, x: Vector) -> None:
         if np.exp(x[-1]) < SMALLEST_SD:
@@ -221,7 +227,7 @@ class _Search:
     checkpoint: Checkpoint | None
 
     def joint(self, design: Design, x: Vector, label: str = "") -> Top:
-        return self(Joint(design), x, label=label)
+        return self(Joint(design), x, label=label, tol=self.config.tol)
 
     def __call__(
         self,
@@ -229,13 +235,14 @@ class _Search:
         x: Vector,
         *,
         label: str,
+        tol: float,
         check: Callable[[Vector], None] = lambda _: None,
     ) -> Top:
         config = self.config
         found = ascend(
             surface,
             x,
-            tol=config.tol,
+            tol=tol,
             max_steps=config.max_steps,
             progress=self.progress,
             checkpoint=self.checkpoint,
@@ -244,6 +251,6 @@ class _Search:
         )
         if not found.converged:
             raise ConvergenceError(
-                f"no convergence to {config.tol} within {config.max_steps} steps; raise max_steps"
+                f"no convergence to {tol} within {config.max_steps} steps; raise max_steps"
             )
         return found
