@@ -79,6 +79,23 @@ def test_a_failing_engine_keeps_every_sample(capsys, adder, sums, tmp_path):
     assert len(adder.seen) == (12 - kept) * 6
 
 
+def test_a_budget_names_what_is_left_and_a_larger_one_goes_on(capsys, adder, sums, tmp_path):
+    assert run(capsys, sums, *options(adder, tmp_path / "whole"))[0] == 0
+    adder.seen.clear()
+    words = (sums, *options(adder, tmp_path / "run"))
+    code, _, said = run(capsys, *words, "--budget", 1)
+    assert code == 3
+    assert "2 questions are not done: s10, s11. " in said
+    assert "raise --budget and the same command goes on" in said
+    part = json.loads((tmp_path / "run/result.json").read_text())
+    assert part["config"]["left"] == ["s10", "s11"]
+    assert part["strata"][""]["questions"] == 10
+    assert run(capsys, *words, "--budget", 10**6)[0] == 0
+    assert len(adder.seen) == 72 == adder.asked - 72
+    resumed, whole = ((tmp_path / name / "result.json").read_bytes() for name in ("run", "whole"))
+    assert resumed == whole
+
+
 def test_a_killed_run_resumes_to_the_same_bytes(capsys, adder, sums, tmp_path):
     journal = tmp_path / "run/samples.jsonl"
 

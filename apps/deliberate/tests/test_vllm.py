@@ -90,7 +90,7 @@ def check(out, kept):
     assert cost["samples"] == QUESTIONS * (N + 1 + REVISIONS)
     found = lines(out)
     assert found[: len(kept)] == kept
-    keys = [json.loads(line)["key"] for line in found]
+    keys = [key for line in found for key in json.loads(line)["keys"]]
     assert len(set(keys)) == len(keys)
 
 

@@ -87,7 +87,28 @@ def test_search_finds_what_the_texts_hold(page_path, explorer, open_page):
             box.fill(query.replace("\n", " "))
             ids = finds(explorer, query)
             assert count(page) == len(ids), repr(query)
-            assert set(shown_ids(page)) <= ids, repr(query)
+            rows = shown_ids(page)
+            assert set(rows) <= ids, repr(query)
+            marks = page.locator(".row:not([hidden]) mark.sought").all_text_contents()
+            line = re.sub(r"\s+", " ", query.lower())
+            assert [text.lower() for text in marks] == [line] * len(rows), repr(query)
+
+
+def test_an_open_feature_marks_what_was_sought(page_path, explorer, open_page):
+    with open_page(page_path) as page:
+        page.wait_for_selector(READY)
+        page.keyboard.press("/")
+        page.locator("#query").fill("the cat")
+        page.keyboard.press("Enter")
+        held = [text.lower().count("the cat") for text in texts_of(explorer, shown_ids(page)[0])]
+        items = page.locator(".contexts li")
+        marked = [items.nth(n).locator(".sought").all_text_contents() for n in range(len(held))]
+        assert [len(each) for each in marked] == [2 * n for n in held], "two tokens each"
+        assert {text for each in marked for text in each} == {" the", " cat"}
+        page.keyboard.press("Escape")
+        page.locator("#query").fill("")
+        assert page.get_by_role("columnheader", name="strongest context").is_visible()
+        assert page.locator("mark.sought").count() == 0
 
 
 def test_an_id_is_found_and_opened_by_keyboard(page_path, open_page):

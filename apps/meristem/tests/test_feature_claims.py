@@ -8,14 +8,18 @@ import torch
 
 from meristem.reproduce._activation_claims import activations, rebuilding
 from meristem.reproduce._baselines import _components, _explained
+from meristem.reproduce._claims import Claim, bounds, judge, over_seeds
 from meristem.reproduce._crosscoders import Trained
-from meristem.reproduce._feature_claims import Claim, components, dimensions, judge, pythia, quality
+from meristem.reproduce._feature_claims import complexity, directions, norms
 from meristem.reproduce._order_claims import order
+from meristem.reproduce._phase_claims import dimensions, pythia
 from meristem.reproduce._pythia import Trajectory, read_trajectories
-from meristem.reproduce._sensitivity_claims import held_out, seeds, spacing, warmup
-from meristem_core import Interval
+from meristem.reproduce._quality_claims import components, held_out, separate
+from meristem.reproduce._sensitivity_claims import seeds, spacing, warmup
+from meristem.reproduce._task_claims import tasks
 from meristem_core.command import UsageError
 from meristem_crosscoders import TRIGGERS, Crosscoder, CrosscoderConfig
+from meristem_evolution._attribute import Attributed, Shares, Task
 from meristem_evolution._measure import Learning, Measured, Turning
 
 
@@ -80,6 +84,7 @@ def emerging(seed: int, steps: tuple[int, ...], late: int = 0) -> Trained:
         ([True, None, True], "partly"),
         ([None, False, False], "partly"),
         ([False, False, False], "refuted"),
+        ([], "not testable here"),
     ],
 )
 def test_seeds_are_judged_together(held, verdict):
@@ -103,9 +108,15 @@ def test_dimensionality_falls_and_rises(curve, verdict):
     ("own", "verdict"), [(0.79, "reproduced"), (0.82, "partly"), (0.9, "refuted")]
 )
 def test_one_dictionary_is_compared_with_many(own, verdict):
-    claim = quality(trained([0.8, 0.8]), {0: own, 1: own})
+    claim = separate([trained([0.8, 0.8])] * 3, [{0: own, 1: own}] * 3)
     assert claim.verdict == verdict
-    assert claim.found[0].estimate == pytest.approx(100 * (0.8 - own))
+    assert [each.estimate for each in claim.found] == pytest.approx([100 * (0.8 - own)] * 3)
+
+
+def test_one_seed_that_rebuilds_worse_is_not_hidden_by_the_others():
+    claim = separate([trained([0.8, 0.8])] * 3, [{0: own} for own in (0.5, 0.6, 0.9)])
+    assert claim.verdict == "partly"
+    assert [each.estimate for each in claim.found] == pytest.approx([30, 20, -10])
 
 
 @pytest.mark.parametrize(
@@ -117,28 +128,32 @@ def test_one_dictionary_is_compared_with_many(own, verdict):
     ],
 )
 def test_a_held_out_snapshot_is_rebuilt_or_not(untrained, verdict):
-    steps = (1, 4, 16)
-    claim = held_out(dict.fromkeys(steps, 0.8), dict(zip(steps, untrained, strict=True)))
+    unknown = dict(enumerate(untrained, start=1))
+    claim = held_out([trained([0.8] * 5)] * 3, [unknown] * 3)
     assert claim.verdict == verdict
-    assert claim.found[0].estimate == pytest.approx(untrained[1] / 0.8)
-    assert claim.found[0].low == pytest.approx(untrained[0] / 0.8)
+    assert [each.estimate for each in claim.found] == pytest.approx([untrained[1] / 0.8] * 3)
+    assert f"1: {untrained[0] / 0.8:.2f}, " in claim.note
 
 
 @pytest.mark.parametrize(("place", "verdict"), [(2, "reproduced"), (3, "refuted")])
 def test_a_turning_point_that_moves_with_the_warmup_follows_it(place, verdict):
     steps = [0, 10, 40, 400, 4000]
-    claim = warmup({10: turning(steps, 2), 100: turning(steps, place)}, seed=0)
+    claim = warmup([{10: turning(steps, 2), 100: turning(steps, place)}] * 3, seed=0)
     assert claim.verdict == verdict
-    assert claim.found[0].estimate == pytest.approx(0 if place == 2 else 1)
+    assert [each.estimate for each in claim.found] == pytest.approx([0 if place == 2 else 1] * 3)
 
 
-@pytest.mark.parametrize(("place", "verdict"), [(4, "reproduced"), (8, "refuted")])
-def test_half_of_the_snapshots_turn_at_the_same_place(place, verdict):
+@pytest.mark.parametrize(
+    ("place", "later", "verdict"), [(4, 0, "reproduced"), (8, 4, "refuted"), (1, -3, "refuted")]
+)
+def test_half_of_the_snapshots_turn_at_the_same_place(place, later, verdict):
     steps = [0, *(2**k for k in range(9))]
     whole = replace(turning(steps, 4), crosscoder=emerging(0, (0, 1)).crosscoder)
     other = replace(turning(steps, place), crosscoder=whole.crosscoder)
     whole, other = (replace(run, arrays={"kind": np.zeros(40, int)}) for run in (whole, other))
-    assert spacing(whole, other, seed=0)[0].verdict == verdict
+    claim = spacing([whole] * 3, [other] * 3, seed=0)[0]
+    assert claim.verdict == verdict
+    assert [each.estimate for each in claim.found] == [later] * 3
 
 
 def test_seeds_share_all_features_or_none_and_say_when_they_emerge():
@@ -150,18 +165,75 @@ def test_seeds_share_all_features_or_none_and_say_when_they_emerge():
     other, order = seeds([first, emerging(1, steps, late=2)], 0)
     assert other.verdict == "refuted"
     assert order.verdict == "not testable here"
-    assert order.note.startswith("0 features are matched")
+    assert order.note.startswith("no value: 0 features are matched")
 
 
-def test_a_row_shows_the_seed_in_the_middle():
-    found = [
-        Interval(estimate=x, low=x - 1, high=x + 1, level=0.95, covers="") for x in (3.0, 1.0, 2.0)
-    ]
+def test_all_pairs_of_seeds_are_compared():
+    same, _ = seeds([emerging(seed, (0, 10, 100), late=2) for seed in (0, 0, 1)], 0)
+    assert same.pairs
+    assert [each.estimate for each in same.found] == [1, 0, 0]
+
+
+def test_a_row_has_the_mean_of_the_seeds_and_says_each():
+    found = [bounds(x, low=x - 1, high=x + 1) for x in (3.0, 1.0, 2.0)]
     row = Claim(claim="a", claimed="b", found=found, verdict="partly", note="c").row(
-        n=5, seconds=1.0, seed=0
+        seconds=1.0, seed=0
     )
-    assert (row.measured, row.low, row.high) == (2.0, 1.0, 3.0)
-    assert row.note == "c; seeds: 3, 1, 2"
+    half = 4.302653 / np.sqrt(3)  # Student's quantile with 2 degrees of freedom
+    assert (row.measured, row.low, row.high) == pytest.approx((2.0, 2 - half, 2 + half))
+    assert row.n == 3
+    assert row.note.startswith("c; seeds: 3 [2, 4], 1 [0, 2], 2 [1, 3]; mean and Student's")
+
+
+def test_seeds_that_agree_have_their_outermost_bounds():
+    one = over_seeds([bounds(0.0, low=low, high=0.1) for low in (-0.2, 0.0, -0.1)])
+    assert (one.estimate, one.low, one.high) == (0.0, -0.2, 0.1)
+
+
+def test_pairs_of_seeds_have_the_error_of_a_jackknife_over_seeds():
+    values = np.array([0.2, 0.5, 0.3])
+    pairs = over_seeds([bounds(x) for x in values], pairs=True)
+    left_out = values[::-1]  # without a seed, one pair is left
+    error = np.sqrt(2 / 3 * ((left_out - left_out.mean()) ** 2).sum())
+    assert pairs.high - pairs.estimate == pytest.approx(4.302653 * error)
+
+
+def test_a_claim_without_a_measurement_says_why():
+    run = replace(turning([0, 1, 10], 2), arrays=turning([0, 1, 10], 2).arrays)
+    late = directions([run] * 3, seed=0)[1]
+    agreement = norms([run] * 3)[0]
+    for claim in (late, complexity([run] * 3), agreement):
+        row = claim.row(seconds=0.0, seed=0)
+        assert (row.measured, row.low, row.high, row.n) == (None, None, None, 0)
+        assert row.verdict == "not testable here"
+        assert row.note.startswith("no value: ")
+
+
+def doing(accuracy: float, *, faithfulness: float = 0.9, random: float = 0.1):
+    """Return a crosscoder of a model that does a task with some accuracy."""
+    shares = Shares(features=[0, 64, 256], faithfulness=[0.0, faithfulness, 1.0],
+                    low=[0.0] * 3, high=[random] * 3)  # fmt: skip
+    task = Task(name="sva", pairs=32, dropped=0, accuracy=[0.5, accuracy], difference=[],
+                carried=[], restore=shares, ablate=None)  # fmt: skip
+    tried = Attributed(tasks=[task], without={"ioi": "no single-token answers"})
+    return replace(trained([0.5]), attributed=tried)
+
+
+@pytest.mark.parametrize(
+    ("run", "verdict"),
+    [
+        (doing(0.9), "reproduced"),
+        (doing(0.9, random=0.8), "partly"),
+        (doing(0.9, faithfulness=0.05), "refuted"),
+        (doing(0.6), "not testable here"),
+    ],
+)
+def test_features_carry_a_task_or_not(run, verdict):
+    ioi, sva = tasks([run] * 3)
+    assert sva.verdict == verdict
+    assert ("does not do it" in sva.note) == (verdict == "not testable here")
+    assert (ioi.verdict, list(ioi.found)) == ("not testable here", [])
+    assert "no single-token answers" in ioi.note
 
 
 def test_a_trajectory_leaves_its_start_once():
@@ -212,7 +284,8 @@ def test_kinds_without_features_are_not_judged():
     run, kind = ordered({"previous": 0, "context": 2}, count=4)
     claims = order([run] * 3, [kind] * 3, seed=0)
     assert {claim.verdict for claim in claims} == {"not testable here"}
-    assert "4 and 0; 4 and 0; 4 and 0" in claims[0].note
+    assert claims[0].note.startswith("no value and no interval: no seed has 5 features")
+    assert "4 [0.215, 0.785] and 0 [0.000, 0.324]" in claims[0].note  # Wilson, of 8
 
 
 def activation(*, l0: float, explained: float, shrunk: float):

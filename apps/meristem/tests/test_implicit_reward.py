@@ -81,6 +81,18 @@ def test_a_joint_cell_learns_from_both_losses(monkeypatch):
     assert cells.run_joint_cell(world, "joint, weight 1", 2e-3, 3) == found[1]
 
 
+def test_drawn_answers_belong_to_the_problems_of_the_single_ones(monkeypatch):
+    monkeypatch.setattr(cells, "PRETRAIN_STEPS", 1)
+    world = cells.make_world(3, 3)
+    once, eight = world.drawn[1], world.drawn[8]
+    assert [e.prompt for e in once] == [e.prompt for e in world.train]
+    assert [e.prompt for e in eight[::8]] == [e.prompt for e in world.train]
+    assert len(eight) == 8 * len(world.train)
+    right = [e.responses for e in world.train for _ in range(8)]
+    slips = np.mean([e.responses != r for e, r in zip(eight, right, strict=True)])
+    assert slips == pytest.approx(1 - (1 - 0.9 * 0.15) ** 3, abs=0.06)  # three digits, 768 answers
+
+
 def fake_cells(gain):
     """Scores in which the smaller rate wins after DPO by `gain`, and chi-squared by twice that."""
     seeds, found = [1, 2, 3, 4, 5], []
@@ -101,6 +113,14 @@ def fake_cells(gain):
             for name in cells.JOINT
             for rate in cells.RATES
         ]
+        found += [
+            {
+                "seed": seed, "loss": name, "rate": rate,
+                "after_dpo": 0.5 + gain * (plain != "total variation") * (answers == 8),
+            }
+            for name, (plain, answers) in cells.DRAWN.items()
+            for rate in cells.RATES
+        ]  # fmt: skip
     return found, seeds
 
 
@@ -113,6 +133,9 @@ def test_the_rules_give_the_verdicts_they_state(gain, verdict):
         assert row.verdict == verdict, row
         assert row.low is not None
         assert row.low <= row.measured <= row.high
+    drawn = claims._drawn(found, seeds, list(cells.DRAWN), 0, 1.0)
+    assert (drawn.verdict, drawn.measured) == (verdict, pytest.approx(gain))
+    assert "one drawn answer 0 [0, 0]" in drawn.note
     joint = claims._joint(found, seeds, list(cells.JOINT), 0, 1.0)
     assert (joint.verdict, joint.measured < 0) == (verdict, gain > 0)
 

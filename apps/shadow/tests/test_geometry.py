@@ -82,9 +82,18 @@ def test_a_branch_that_ends_is_drawn_as_far_as_it_goes(tmp_path, capsys):
 
 def test_a_surface_of_a_flow(tmp_path):
     code, result = run(tmp_path, "manifold", "lorenz", "--kind", "stable", "--dim", "2")
-    assert code == 1, "no proof for flows"
-    assert "planar maps" in result["proofs"][0]["reason"]
+    assert code == 1, "no proof for surfaces"
+    assert "is a surface" in result["proofs"][0]["reason"]
     assert result["residual"] < 1e-8
+
+
+def test_curves_of_flows_and_of_analytic_maps_are_proved(tmp_path, capsys):
+    for number, words in enumerate((["lorenz"], ["standard", "--length", "0"])):
+        code, result = run(tmp_path / str(number), "manifold", *words)
+        assert code == 0
+        assert result["proofs"][0]["reach"] == 1
+        assert 0 < result["proofs"][0]["bound"] < 1e-14
+        assert ", proved" in capsys.readouterr().out
 
 
 def test_a_conjugacy_on_a_grid(tmp_path, capsys):

@@ -170,11 +170,15 @@ def test_what_cannot_be_drawn_is_refused(make, message):
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_page_opens_fits_and_answers_the_keyboard(tmp_path, open_page, width, dark):
     wide = Table(columns=[f"column {n}" for n in range(20)], rows=[list(range(20))])
+    long = Table(columns=["setting", "value"], rows=[["checkpoints", "snapshots/" * 20]])
     path = tmp_path / "report.html"
     steps = [0.0, 1.0, 10.0, 100.0]
-    path.write_text(render(page_of(wide, chart(steps, [4.0, 3.0, 2.0, 1.5]))), encoding="utf-8")
+    path.write_text(
+        render(page_of(wide, long, chart(steps, [4.0, 3.0, 2.0, 1.5]))), encoding="utf-8"
+    )
     with open_page(path, width=width, dark=dark) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= width, "it scrolls sideways"
+        assert page.locator("table").last.bounding_box()["width"] <= width, "a path does not break"
         log, linear = page.locator(".plot > svg").all()
         assert log.is_visible()
         assert not linear.is_visible()

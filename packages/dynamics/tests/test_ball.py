@@ -1,6 +1,7 @@
 import operator
 from fractions import Fraction
 
+import flint
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from meristem_dynamics import Ball, ops
 from meristem_dynamics._dual import hessian, value_and_jacobian
 from meristem_dynamics._tape import Expansion, Tape, taylor_polynomials
+from meristem_dynamics.verifier import _Tangent
 
 floats = st.floats(-1e60, 1e60, allow_subnormal=True)
 radii = st.sampled_from([0.0, 5e-324, 1e-300, 1e-16, 1e-3, 1.0, 1e20])
@@ -31,6 +33,22 @@ def test_operations_enclose_the_exact_result(a, b, op):
     for x in corners(a):
         for y in corners(b):
             assert result.contains(op(x, y)), (a, b, op)
+
+
+@given(a=st.floats(-9, 9).filter(bool), b=st.integers(3, 99), x=st.floats(-9, 9))
+def test_derivatives_of_products_with_constants_are_enclosed(a, b, x):
+    """The slope of x * a / b * a is no float: it must be a ball in every rigorous arithmetic."""
+
+    def f(z, p):
+        return (z[0] * a / b * a + z[0] / 3,)
+
+    exact = Fraction(a) ** 2 / b + Fraction(1, 3)
+    assert value_and_jacobian(f, [Ball(x)], None)[1][0][0].contains(exact)
+    tangent = f([_Tangent(flint.arb(x), [flint.arb(1)])], None)[0]
+    for y in (value_and_jacobian(f, [flint.arb(x)], None)[1][0][0], tangent.slopes[0]):
+        with flint.ctx.workprec(400):  # `contains` rounds the fraction
+            inside = y.contains(flint.fmpq(exact.numerator, exact.denominator))
+        assert inside, f"{y} does not hold {exact}"
 
 
 @given(a=balls, power=st.integers(0, 5))

@@ -140,6 +140,17 @@ def test_maps_outside_the_class_are_told_why():
         certify_graph(degenerate_graph(bad))
 
 
+def test_constants_enter_the_forms_exactly():
+    f = Map(
+        f=lambda z, p: (z[0] - z[0] ** 3 * 0.1 * 0.3, z[1] + z[1] ** 3 / 3 * (p.c * 0.1)),
+        dim=2,
+        params={"c": "1/7"},
+    )
+    normal = normal_form(f)
+    assert normal.p[0] == Fraction(0.1) * Fraction(0.3)
+    assert normal.q[-1] == Fraction(0.1) / 21
+
+
 def test_exact_degenerate_graphs():
     assert check_degenerate_saddle(SHEARED).ok
     graph = degenerate_graph(SHEARED)

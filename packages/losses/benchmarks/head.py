@@ -11,8 +11,10 @@ above inputs and gradients. Values and gradients are compared first.
 """
 
 import argparse
+import contextlib
 import datetime
 import importlib.metadata
+import math
 import os
 import statistics
 import time
@@ -23,15 +25,17 @@ os.environ["KINETO_LOG_LEVEL"] = "99"
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, linear, logsigmoid
+from torch.nn.functional import cross_entropy, kl_div, linear, logsigmoid
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.checkpoint import checkpoint
 
 from meristem_losses import (
+    Teacher,
     dpo_loss,
     fused_loss,
     nll_loss,
     preference_pairs,
+    token_jsd,
     token_logprobs,
 )
 
@@ -159,6 +163,48 @@ def dpo_ways(targets: Tensor, mask: Tensor, reference: Tensor) -> dict[str, Way]
     return ways
 
 
+def distillation_ways(teacher: Teacher) -> dict[str, Way]:
+    """Return the ways to the mean Jensen-Shannon divergence from a teacher, beta 0.5."""
+    n = teacher.hidden[..., 0].numel()
+    nothing = torch.zeros(teacher.hidden.shape[:2], dtype=torch.long)
+
+    def plain(h: Tensor, w: Tensor) -> Tensor:
+        p = linear(h[0], w).log_softmax(1)
+        with torch.no_grad():
+            q = linear(teacher.hidden[0], teacher.weight).log_softmax(1)
+        m = torch.logaddexp(p, q) - math.log(2)
+        own, its = (kl_div(m, x, reduction="none", log_target=True) for x in (p, q))
+        return (own + its).sum() / (2 * n)
+
+    def one_pass(h: Tensor, w: Tensor) -> Tensor:
+        def share(stats, _):
+            return stats.divergence.sum() / n
+
+        return fused_loss(h, w, nothing, teacher=teacher, loss=share).value
+
+    def recompute(h: Tensor, w: Tensor) -> Tensor:
+        return token_jsd(h, w, teacher=teacher).sum() / n
+
+    ways = {"plain": plain, "one pass": one_pass, "recompute": recompute}
+    with contextlib.suppress(ImportError):
+        from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
+
+        fixed = teacher.hidden[0], teacher.weight
+        ways["TRL kernel"] = lambda h, w: (
+            ChunkedDivergenceFunction.apply(h[0], w, None, *fixed, None, 0.5)[0].sum() / n
+        )
+    with contextlib.suppress(ImportError):
+        from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss
+
+        module = LigerFusedLinearJSDLoss(
+            compiled=False, beta=0.5, weight_hard_loss=0.0, weight_soft_loss=1.0
+        )
+        ways["Liger"] = lambda h, w: module(
+            h[0], w, teacher.hidden[0], teacher.weight, nothing[0], None, None
+        )
+    return ways
+
+
 def step(way: Way, hidden: Tensor, weight: Tensor) -> list[Tensor]:
     """Return the loss and its gradients."""
     loss = way(hidden, weight)
@@ -217,6 +263,39 @@ def problem(rows: int, positions: int, vocabulary: int, width: int) -> tuple[Ten
     return hidden, weight, torch.randint(0, vocabulary, (rows, positions), generator=g)
 
 
+def distillation_table(n: int, v: int, d: int, rounds: int) -> None:
+    """Print a teacher of twice the width."""
+    hidden, weight, _ = problem(1, n, v, d)
+    ref_hidden, ref_weight, _ = problem(1, n, v, 2 * d)
+    teacher = Teacher(hidden=ref_hidden.detach(), weight=ref_weight.detach())
+    title = f"Jensen-Shannon from a teacher of width {2 * d}, {n} tokens x {v} x {d}"
+    compare(title, distillation_ways(teacher), hidden, weight, rounds)
+
+
+def parts_table(n: int, v: int, d: int, rounds: int) -> None:
+    """Print where the time of a likelihood goes."""
+    hidden, weight, targets = problem(1, n, v, d)
+    every = nll_ways(targets, torch.ones_like(targets, dtype=torch.bool), False)
+    ways = {name: every[name] for name in (*NARROW, "torch fused, chunk 256") if name in every}
+    print(f"\nWhere the time goes, NLL, {n} tokens x {v} x {d}, median of {rounds}\n")
+    print("| way | matrix products, s | how many | everything else, s |")
+    print("|---|---|---|---|")
+    for name, way in ways.items():
+        found = []
+        for _ in range(rounds + 1):  # the first warms up
+            with profile(activities=[ProfilerActivity.CPU]) as record:
+                step(way, hidden, weight)
+            events = record.key_averages()
+            products = [e for e in events if e.key in ("aten::mm", "aten::addmm", "aten::addmm_")]
+            found.append((
+                sum(e.self_cpu_time_total for e in products) / 1e6,
+                sum(e.count for e in products),
+                sum(e.self_cpu_time_total for e in events) / 1e6,
+            ))  # fmt: skip
+        inside, count, whole = (statistics.median(x) for x in zip(*found[1:], strict=True))
+        print(f"| {name} | {inside:.2f} | {count:.0f} | {whole - inside:.2f} |", flush=True)
+
+
 def main() -> None:
     """Print every table."""
     parser = argparse.ArgumentParser()
@@ -242,6 +321,10 @@ def main() -> None:
         compare("NLL, size of the buffer", ways, hidden, weight, a.rounds)
     if "dpo" in a.tables:
         dpo_table(n, v, d, a.rounds)
+    if "distillation" in a.tables:
+        distillation_table(n, v, d, a.rounds)
+    if "parts" in a.tables:
+        parts_table(n, v, d, a.rounds)
 
 
 def nll_tables(n: int, v: int, d: int, rounds: int, *, cce: bool) -> None:
@@ -278,7 +361,7 @@ def dpo_table(n: int, v: int, d: int, rounds: int) -> None:
 
 
 NARROW = ("plain", "one pass", "recompute")
-TABLES = ("nll", "growth", "buffers", "dpo")
+TABLES = ("nll", "growth", "buffers", "dpo", "distillation", "parts")
 
 
 def installed() -> list[str]:

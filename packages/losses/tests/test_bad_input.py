@@ -1,5 +1,6 @@
 """What every public loss does with empty rows, empty batches and values that cannot be used."""
 
+import dataclasses
 import inspect
 import math
 
@@ -12,14 +13,13 @@ F64 = torch.float64
 MASK = torch.tensor([[1, 1, 0, 1, 1], [0, 1, 1, 1, 0], [1, 1, 1, 1, 1], [0, 1, 0, 0, 1]]).bool()
 ADV = torch.tensor([[1.3], [-0.7], [0.4], [-1.1]], dtype=F64)
 LOSSES = {n: getattr(ml, n) for n in ml.__all__ if n.endswith("_loss") and n != "fused_loss"}
-LOSSES |= {n: getattr(ml, n) for n in ("k1", "k2", "k3", "entropy_bonus")}
+LOSSES |= {n: getattr(ml, n) for n in ("k1", "k2", "k3", "entropy_bonus", "kl_cov_penalty")}
 NEEDED = {
     name: [
         key for key, p in inspect.signature(loss).parameters.items() if p.default is p.empty
     ]
     for name, loss in LOSSES.items()
 }  # fmt: skip
-OTHERS = {"ref_stats", "ref_logprobs", "old_logprobs"}
 
 
 def logits_of(seed):
@@ -86,29 +86,112 @@ def test_a_scale_must_be_positive(scale, bad):
             LOSSES[name](**given(name), **{scale: bad})
 
 
-@pytest.mark.parametrize("name", [n for n in LOSSES if OTHERS & set(NEEDED[n])])
-def test_another_models_nan_is_refused(name):
+def tensors_in(value):
+    """Paths to the tensors of numbers in an argument: itself, or fields of a dataclass."""
+    if isinstance(value, torch.Tensor):
+        return [None] if value.is_floating_point() else []
+    if not dataclasses.is_dataclass(value) or isinstance(value, ml.Divergence):
+        return []
+    held = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    return [k for k, v in held.items() if tensors_in(v)]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_number_that_is_none_never_passes(name, bad):
     arguments = given(name)
-    for key in OTHERS & set(arguments):
-        broken = ml.TokenStats(
-            logprobs=arguments[key] * torch.nan if key != "ref_stats" else MASK * torch.nan,
-            lse=MASK * torch.nan, mask=MASK,
-        )  # fmt: skip
-        wrong = broken if key == "ref_stats" else broken.logprobs
-        with pytest.raises(ValueError, match="non-finite"):
-            LOSSES[name](**{**arguments, key: wrong})
+    tried = 0
+    for key, value in arguments.items():
+        for field in tensors_in(value):
+            inner = value if field is None else getattr(value, field)
+            broken = inner.clone()
+            broken.view(-1)[0] = bad
+
+            def call(key=key, value=value, field=field, broken=broken):
+                spoiled = broken if field is None else dataclasses.replace(value, **{field: broken})
+                return LOSSES[name](**{**arguments, key: spoiled})
+
+            with pytest.raises(ValueError, match="non-finite"):
+                call()
+            tried += 1
+    assert tried
 
 
-@pytest.mark.parametrize("name", [n for n in LOSSES if "advantages" in NEEDED[n]])
-def test_advantages_must_be_numbers(name):
-    arguments = given(name)
-    arguments["advantages"] = arguments["advantages"] * torch.nan
-    with pytest.raises(ValueError, match="non-finite"):
-        LOSSES[name](**arguments)
+@pytest.mark.parametrize("name", LOSSES)
+def test_an_option_that_is_no_number_never_passes(name):
+    options = inspect.signature(LOSSES[name]).parameters.values()
+    given_ = given(name)
+    for option in options:
+        if isinstance(option.default, float) or option.name == "coefficient":
+            with pytest.raises(ValueError, match="nan"):
+                LOSSES[name](**{**given_, option.name: math.nan})
 
 
-def test_a_reference_of_nan_makes_no_pairs():
-    stats = stats_of(logits_of(0), MASK)
-    broken = ml.TokenStats(logprobs=stats.logprobs * torch.nan, lse=stats.lse, mask=MASK)
-    with pytest.raises(ValueError, match="non-finite"):
-        ml.preference_pairs(stats, broken)
+def plain(hidden, weight, targets):
+    return ml.token_logprobs_from_logits(
+        hidden @ weight.T, targets, mask=MASK, entropy=True, mean_logit=True, top_k_entropy=4
+    )
+
+
+def recomputed(hidden, weight, targets):
+    return ml.token_logprobs(
+        hidden, weight, targets, mask=MASK, entropy=True, mean_logit=True, top_k_entropy=4
+    )
+
+
+def frozen(hidden, weight, targets):
+    return ml.token_logprobs(hidden, weight, targets, mask=MASK, top_k_entropy=4)
+
+
+def in_one_pass(hidden, weight, targets, loss):
+    return ml.fused_loss(
+        hidden, weight, targets, mask=MASK, groups=torch.zeros(4, dtype=torch.long),
+        loss=lambda stats, rows: loss(stats).sum(), entropy=True, mean_logit=True, top_k_entropy=4,
+    ).value  # fmt: skip
+
+
+def of_stats(name):
+    """Return a loss as a function of the statistics of the policy alone."""
+
+    def loss(stats):
+        arguments = given(name)
+        ref = stats_of(logits_of(7), MASK)
+        ratios = ml.sequence_logprobs(stats) - ml.sequence_logprobs(ref)
+        own = {
+            "stats": stats, "pairs": ml.preference_pairs(stats, ref), "log_ratios": ratios,
+            "scores": ratios.view(-1, 2),
+        }  # fmt: skip
+        return LOSSES[name](**{k: own.get(k, v) for k, v in arguments.items()})
+
+    return loss
+
+
+FAULTS = {
+    "a target above": (lambda h, w, t: t.__setitem__((0, 0), 6), "outside 0 to 5"),
+    "a target below": (lambda h, w, t: t.__setitem__((0, 0), -100), "outside 0 to 5"),
+    "NaN in hidden": (lambda h, w, t: h.__setitem__((0, 0, 0), math.nan), "not finite"),
+    "NaN in weight": (lambda h, w, t: w.__setitem__((1, 0), math.nan), "not finite"),
+    "infinite logits": (lambda h, w, t: h.__setitem__((0, 0), math.inf), "not finite"),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_targets_out_of_range_and_spoiled_logits_never_reach_a_loss(name):
+    loss = of_stats(name)
+    g = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(*n, generator=g, dtype=F64) for n in ((4, 5, 3), (6, 3)))
+    targets = torch.arange(20).view(4, 5) % 6
+    ways = [lambda *x: loss(plain(*x)), lambda *x: loss(recomputed(*x))]
+    ways += [lambda *x: in_one_pass(*x, loss)]
+    ways += [] if name in ("entropy_bonus", "asft_loss") else [lambda *x: loss(frozen(*x))]
+    for i, (spoil, message) in enumerate(FAULTS.values()):
+        way = ways[i % len(ways)]  # every way and every fault at least once
+        inputs = hidden.clone(), weight.clone(), targets.clone()
+        spoil(*inputs)
+        with pytest.raises(ValueError, match=message):
+            way(*inputs)
+    masked = targets.masked_fill(~MASK, -100)  # what is masked may be anything
+    for way in ways:
+        value = way(hidden, weight, masked)
+        assert bool(value.isfinite().all())
+        assert torch.equal(value, way(hidden, weight, targets))

@@ -54,6 +54,10 @@ def ppo(s, **options):
     return ml.ppo_clip_loss(s, old(s), ADV, **options)
 
 
+def own_ratio(s):
+    return (own(s) - old(s)) * s.mask
+
+
 def plain_ratio(s):
     return ml.kl_cov_loss(s, old(s), ADV, top_frac=0.0)
 
@@ -100,6 +104,26 @@ EQUAL = {  # a loss, its equal
     ),
     "kl-cov, weight = 0": (
         lambda s: ml.kl_cov_loss(s, old(s), ADV, top_frac=0.5, weight=0.0), plain_ratio,
+    ),
+    "kl-cov": (
+        lambda s: ml.kl_cov_loss(s, old(s), ADV, top_frac=0.4, weight=0.3),
+        lambda s: plain_ratio(s) + ml.kl_cov_penalty(s, old(s), ADV, top_frac=0.4, weight=0.3),
+    ),
+    "kl-cov penalty k2 on all": (
+        lambda s: ml.kl_cov_penalty(s, old(s), ADV, top_frac=1.0, penalty=ml.old_k2),
+        lambda s: ml.k2(s, old(s)),
+    ),
+    "kl-cov penalty k1 on all": (
+        lambda s: ml.kl_cov_penalty(s, old(s), ADV, top_frac=1.0, penalty=ml.old_k1),
+        lambda s: -ml.k1(s, old(s)),
+    ),
+    "reinforced log-ratio": (
+        lambda s: ml.reinforce_loss(s, ml.distillation_advantages(s, old(s))),
+        lambda s: own_ratio(s) * s.logprobs,
+    ),
+    "asft": (
+        lambda s: ml.asft_loss(s, s.entropy, weight=0.3),
+        lambda s: ml.dft_loss(s) + 0.3 * s.entropy,
     ),
     "oreal of winners": (
         lambda s: ml.oreal_loss(s, old(s), UP, kl_weight=0.0), lambda s: ml.reinforce_loss(s, UP),
@@ -153,6 +177,17 @@ SAME_GRADIENT = {
     "oreal of losers": (
         lambda s: ml.oreal_loss(s, old(s), -UP, negative_weight=1.0, kl_weight=0.0),
         lambda s: ml.reinforce_loss(s, -UP),
+    ),
+    "kl-cov penalty k1": (
+        lambda s: ml.kl_cov_penalty(s, old(s), ADV, top_frac=1.0, penalty=ml.old_k1), ml.nll_loss,
+    ),
+    "kl-cov penalty k3 is a step from p_old": (
+        lambda s: ml.kl_cov_penalty(s, old(s), ADV, top_frac=1.0, penalty=ml.old_k3),
+        lambda s: (s.logprobs - old(s)).exp() * s.mask - s.logprobs,
+    ),
+    "sampled distillation is k2": (
+        lambda s: ml.reinforce_loss(s, ml.distillation_advantages(s, old(s))),
+        lambda s: ml.k2(s, old(s)),
     ),
     "k3, unbiased": (lambda s: ml.k3(s, old(s), unbiased=True), lambda s: ml.k2(s, old(s))),
 }  # fmt: skip

@@ -75,6 +75,12 @@ TOKEN_LOSSES = {
     "gmpo": lambda s: ml.gmpo_loss(s, OLD, ADV),
     "corrected k3": lambda s: ml.k3(s, REF.logprobs * 0.9, old_logprobs=OLD),
     "kl-cov": lambda s: ml.kl_cov_loss(s, OLD, ADV, top_frac=1.0),
+    **{
+        f"kl-cov penalty {form.__name__}": lambda s, form=form: ml.kl_cov_penalty(
+            s, OLD, ADV, top_frac=1.0, penalty=form
+        )
+        for form in (ml.old_k1, ml.old_k2, ml.old_k3)
+    },
     "clip-cov": lambda s: ml.clip_cov_loss(s, OLD, ADV, generator=rng(3), fraction=0.0),
     "kto": lambda s: ml.kto_loss(ratios_of(s), GOOD, torch.tensor(0.2, dtype=F64)),
     "apo zero unpaired": lambda s: ml.apo_zero_unpaired_loss(ratios_of(s), GOOD),
@@ -229,7 +235,7 @@ def recorded(real, called):
 def test_every_public_loss_is_gradient_checked(monkeypatch):
     elsewhere = {"fused_loss"}  # with the primitive
     losses = {n for n in ml.__all__ if n.endswith("_loss")} - elsewhere
-    losses |= {"k1", "k2", "k3", "entropy_bonus"}
+    losses |= {"k1", "k2", "k3", "entropy_bonus", "kl_cov_penalty"}
     tokens = [*TOKEN_LOSSES.values(), *(ours for ours, _ in FROZEN.values())]
     direct = {getattr(case, "__name__", "") for case in (*tokens, *PAIR_LOSSES.values())}
     called = losses & direct
@@ -339,6 +345,41 @@ def test_kl_cov_touches_the_largest_covariances(seed, frac):
     cov = ml.covariances(s, ADV)
     if touched.any() and not touched[MASK].all():
         assert cov[touched].min() >= cov[MASK & ~touched].max()
+
+
+@given(seed=st.integers(0, 2**31))
+def test_forms_of_the_penalty_over_a_whole_vocabulary(seed):
+    old, new = (x[0].log_softmax(1) for x in (logits_of(seed), logits_of(seed + 1)))
+    new.requires_grad_()
+
+    def of(form):
+        value = (old.exp() * form(new - old)).sum(1)
+        return value.detach(), torch.autograd.grad(value.sum(), new)[0]
+
+    divergence, slope = (old.exp() * (old - new)).sum(1).detach(), -old.exp()
+    close(of(ml.old_k1), (divergence, slope))
+    value, gradient_ = of(ml.old_k3)  # its gradient sums the change of all probabilities as well
+    close(value, divergence + new.exp().sum(1).detach() - 1)
+    close(gradient_, slope + new.exp().detach())
+    assert float((of(ml.old_k2)[0] - divergence).abs().max()) > 1e-6  # a witness of its bias
+
+
+def test_forms_of_the_penalty_where_nothing_has_moved_yet():
+    z = logits_of()
+    own = stats_of(z).logprobs
+
+    def pull(form):
+        return gradient(
+            lambda s: ml.kl_cov_penalty(s, own, ADV, top_frac=1.0, penalty=form), z
+        ).abs().max()  # fmt: skip
+
+    assert [float(pull(f)) for f in (torch.abs, ml.old_k2, ml.old_k3)] == [0, 0, 0]
+    close(
+        gradient(
+            lambda s: ml.kl_cov_penalty(s, own, ADV, top_frac=1.0, penalty=ml.old_k1), z
+        ),
+        gradient(ml.nll_loss, z),
+    )  # fmt: skip
 
 
 def test_clip_cov_is_a_function_of_its_generator():
@@ -468,7 +509,8 @@ def test_micro_batches_with_global_counts_sum_to_the_whole(seed, cut):
         close(parts, reduce(x, MASK))
 
 
-NAN = TokenStats(logprobs=REF.logprobs * torch.nan, lse=REF.lse, mask=MASK)
+def spoiled():
+    return TokenStats(logprobs=REF.logprobs * torch.nan, lse=REF.lse, mask=MASK)
 
 
 @pytest.mark.parametrize(
@@ -479,7 +521,7 @@ NAN = TokenStats(logprobs=REF.logprobs * torch.nan, lse=REF.lse, mask=MASK)
         (lambda: ml.dpo_loss(pairs_of(logits_of()), divergence=ml.PEARSON_CHI2), "not identified"),
         (lambda: ml.exo_loss(pairs_of(logits_of()), smoothing=0.0), "smoothing is 0.0"),
         (lambda: ml.robust_dpo_loss(pairs_of(logits_of()), flip_rate=0.5), "flip_rate is 0.5"),
-        (lambda: ml.f_sft_loss(REF, NAN, ml.REVERSE_KL), "non-finite"),
+        (lambda: ml.f_sft_loss(REF, spoiled(), ml.REVERSE_KL), "non-finite"),
         (lambda: ml.f_sft_loss(REF, REF, ml.CHI2_KL), "preferences only"),
         (lambda: ml.preference_pairs(stats_of(logits_of()[:3], MASK[:3])), "3 rows are no pairs"),
         (lambda: ml.eaft_loss(TokenStats(logprobs=OLD, lse=OLD, mask=MASK)), "top_k_entropy"),

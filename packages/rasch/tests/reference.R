@@ -133,12 +133,12 @@ if (quick) {
     psycho(paste0("psychotools.pcm.", name), as.matrix(get(name)), pcmodel)
   for (name in c("rsmdat", "pcmdat2"))
     psycho(paste0("psychotools.rsm.", name), as.matrix(get(name)), rsmodel)
-  # imputed answers are not whole numbers; categories that nobody used are merged
+  # imputed answers are not whole numbers; some categories are used by nobody
   for (name in c("gq6", "gac", "losd", "sa_", "ao_")) {
     x <- as.matrix(YouthGratitude[, grep(name, names(YouthGratitude))])
     x <- x[rowSums(x != round(x)) == 0, ]
-    x <- apply(x, 2, function(column) match(column, sort(unique(column))) - 1)
-    psycho(paste0("psychotools.pcm.YouthGratitude_", sub("_", "", name)), x, pcmodel)
+    psycho(paste0("psychotools.pcm.YouthGratitude_", sub("_", "", name)), x,
+           function(...) pcmodel(..., nullcats = "downcode"))
   }
   for (name in c("pcmdat", "pcmdat2"))
     erm(paste0("erm.pcm.", name), as.matrix(get(name)), PCM, name == "pcmdat2")

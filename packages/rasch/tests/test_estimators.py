@@ -21,6 +21,8 @@ from meristem_rasch import (
     Fractional,
     Pairwise,
     Responses,
+    collapse_null,
+    drop_extreme,
     lz_star,
     plausible_values,
     score_persons,
@@ -145,6 +147,7 @@ def test_anchored_joint_estimates_are_those_of_a_moved_scale(rng, correction, sh
         ({"anchors": {"I1": np.nan}}, "must be finite"),
         ({"anchors": {"I1": 0.0}, "model": "pcm"}, "Facets anchors locations"),
         ({"anchors": {"I1": 0.0}, "correction": "wright"}, "they take 'rasch' with"),
+        ({"anchors": {"I1": 0.0}, "correction": "jackknife"}, "they take 'rasch' with"),
     ],
 )
 def test_joint_anchors_that_cannot_be_are_named(settings, message):
@@ -178,15 +181,81 @@ def test_corrections_remove_most_of_the_bias():
     data = Responses.from_wide(table)
     stretch = {
         kind: np.polyfit(b, JML(correction=kind).fit(data).threshold, 1)[0]
-        for kind in ("none", "wright", "epsilon")
+        for kind in ("none", "wright", "jackknife", "epsilon")
     }
     assert stretch["none"] == pytest.approx(10 / 9, abs=0.03)
     assert stretch["wright"] == pytest.approx(1, abs=0.03)
+    assert stretch["jackknife"] == pytest.approx(
+        1 - 2 / 72, abs=0.03
+    )  # L (L - 3) / (L - 1) (L - 2)
     assert abs(stretch["epsilon"] - 1) < 0.06
     weighted = JML().fit(replace(data, weight=np.full(20_000, 2.0)))
     plain = JML().fit(data)
     np.testing.assert_allclose(weighted.threshold, plain.threshold, atol=1e-7)
     np.testing.assert_allclose(weighted.vcov, plain.vcov / 2, rtol=1e-6, atol=1e-12)
+
+
+@few
+@given(rng=rngs())
+def test_the_jackknife_takes_weights_as_repeated_rows_in_any_order(rng):
+    data = draw(rng, 80, [1] * 8, missing=0.1)
+    weight = rng.integers(1, 3, size=80)
+    rows = rng.permutation(np.repeat(np.arange(80), weight))
+    table = np.where(data.mask, data.scores, np.nan)[rows]
+    jackknife = JML(correction="jackknife")
+    ours = fitted(jackknife, replace(data, weight=weight.astype(float)))
+    theirs = jackknife.fit(Responses.from_wide(table, max_score=data.max_score))
+    np.testing.assert_allclose(ours.threshold, theirs.threshold, atol=1e-7)
+
+
+def test_halves_without_an_estimate_are_named():
+    data = Responses.from_wide([[1, 1, 0, 0], [0, 0, 1, 1]])
+    assert np.isfinite(JML(correction="wright").fit(data).threshold).all()
+    with pytest.raises(ExistenceError, match="in halves of the answers, which 'jackknife' compare"):
+        JML(correction="jackknife").fit(data)
+
+
+@few
+@given(rng=rngs(), extreme=st.lists(st.sampled_from([0, 1]), min_size=1, max_size=3))
+def test_dropping_extreme_items_leaves_what_can_be_estimated(rng, extreme):
+    whole = draw(rng, 60, [1] * 5, missing=0.1)
+    table = np.where(whole.mask, whole.scores, np.nan)
+    wide = np.column_stack([table, *(np.full(60, float(h)) for h in extreme)])
+    wide[0] = np.nan  # a person who answered one constant item only
+    wide[0, 5] = extreme[0]
+    data = Responses.from_wide(wide, max_score=np.ones(5 + len(extreme), dtype=int))
+    kept, dropped = drop_extreme(data)
+    assert set(dropped) >= set(data.items[5:])
+    assert kept.persons == data.persons
+    assert drop_extreme(kept)[1] == ()
+    alone = data.select(items=[i for i, name in enumerate(data.items) if name not in dropped])
+    np.testing.assert_array_equal(kept.scores, alone.scores)
+    with pytest.raises(ExistenceError, match=r"drop_extreme|compare both ways"):
+        CML().fit(data)
+    assert np.isfinite(fitted(CML(), kept).threshold).all()
+
+
+@few
+@given(rng=rngs(), gap=st.lists(st.integers(0, 3), min_size=4, max_size=4, unique=True))
+def test_collapsing_removes_unused_categories_and_nothing_else(rng, gap):
+    """Spreading the scores of an item and collapsing them gives back the item."""
+    data = draw(rng, 120, [3, 1, 2])
+    kept, _ = collapse_null(drop_extreme(data)[0])
+    spread = np.cumsum(1 + np.array(gap)) - 1 - gap[0]
+    wide = np.where(kept.mask, kept.scores, np.nan).astype(float)
+    wide[:, 0] = spread[kept.scores[:, 0]]
+    back, moved = collapse_null(Responses.from_wide(wide, items=kept.items))
+    np.testing.assert_array_equal(back.scores, kept.scores)
+    np.testing.assert_array_equal(back.max_score, kept.max_score)
+    code = moved.get(kept.items[0], tuple(range(int(spread[kept.max_score[0]]) + 1)))
+    assert [code[h] for h in spread[: kept.max_score[0] + 1]] == list(range(kept.max_score[0] + 1))
+    assert list(code) == sorted(code)
+    assert set(moved) <= {kept.items[0]}
+
+
+def test_data_without_any_usable_item_are_refused():
+    with pytest.raises(ExistenceError, match="no item has two scores among persons"):
+        drop_extreme(Responses.from_wide([[1, 1], [0, 0]]))
 
 
 def fractions(rng, systems=5, items=30):

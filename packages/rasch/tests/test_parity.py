@@ -12,6 +12,8 @@ from meristem_rasch import (
     CML,
     Responses,
     andersen_test,
+    collapse_null,
+    drop_extreme,
     information,
     item_fit,
     martin_loef_test,
@@ -55,8 +57,8 @@ def reference(request):
 
 
 def responses(reference, key):
-    table = matrix(reference, key)
-    return Responses.from_wide(table[:, np.nanmax(table, axis=0) > np.nanmin(table, axis=0)])
+    """Return the data as R took it, without the items and categories that it leaves out itself."""
+    return collapse_null(drop_extreme(Responses.from_wide(matrix(reference, key)))[0])[0]
 
 
 def matrix(reference, key):

@@ -77,6 +77,11 @@ def test_a_fault_is_named(tmp_path, name, text, message):
         read_scores(path)
 
 
+def test_a_missing_file_is_named_with_what_can_be_read(tmp_path):
+    with pytest.raises(DataError, match=r"lost.csv not found; give a .csv, .tsv, .jsonl or"):
+        read_scores(tmp_path / "lost.csv")
+
+
 def test_a_fraction_is_no_response(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("model,q1,q2\na,0.5,1\nb,0,1\n")

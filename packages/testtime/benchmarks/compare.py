@@ -172,7 +172,7 @@ def kernel():
     """Time the kernel alone: nodes a second over 200 questions."""
 
     class Constant(tt.FakeEngine):
-        async def generate(self, requests):
+        async def generate(self, requests, watches):
             each = tt.Completion(ids=(0,), logprobs=(0.0,), finish="stop")
             return [[each] * request.n for request in requests]
 

@@ -1,5 +1,11 @@
+import contextlib
 import importlib.util
+import os
+import socket
+import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +13,37 @@ import pytest
 
 from meristem_core.testing import data_dir, pytest_configure  # noqa: F401
 from meristem_testtime import FakeEngine, Traces
+
+START = 300  # seconds that a server may take to start
+
+
+@pytest.fixture(scope="session")
+def serving():
+    """Runs a command of this environment that serves on a free port; gives the server's address."""
+
+    @contextlib.contextmanager
+    def run(command, variables):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        words = [str(Path(sys.executable).with_name(command[0])), *command[1:]]
+        words += ["--host", "127.0.0.1", "--port", str(port)]
+        process = subprocess.Popen(words, env={**os.environ, **variables}, start_new_session=True)
+        try:
+            limit = time.monotonic() + START
+            while True:
+                with contextlib.suppress(OSError):
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+                    break
+                assert process.poll() is None, f"{command[0]} ended"
+                assert time.monotonic() < limit, f"{command[0]} did not start"
+                time.sleep(0.5)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            process.terminate()
+            process.wait(60)
+
+    return run
 
 
 @pytest.fixture(scope="session")

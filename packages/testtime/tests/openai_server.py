@@ -37,15 +37,22 @@ class Characters:
 
 
 class Server(ThreadingHTTPServer):
-    """Answers from `engine`; while `faults` holds (status, headers), the next request gets that."""
+    """Answers from `engine`; while `faults` holds (status, headers), the next request gets that.
+
+    A stream waits `pace` seconds after each token; `sent` counts its tokens, `cut` the streams that
+    the client left, and after `torn` events a stream ends as if it were whole.
+    """
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, engine, *, port=0, delay=0.0, features=("token_ids", "logprobs", "usage")):
+    def __init__(
+        self, engine, *, port=0, delay=0.0, pace=0.0, features=("token_ids", "logprobs", "usage")
+    ):
         super().__init__(("127.0.0.1", port), Handler)
         self.engine, self.delay, self.features = engine, delay, features
-        self.faults, self.asked = [], 0
+        self.pace, self.torn = pace, None
+        self.faults, self.asked, self.sent, self.cut = [], 0, 0, 0
         self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
 
     def __enter__(self):
@@ -72,11 +79,11 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(status, {"error": {"message": "a planted fault"}}, headers)
         time.sleep(server.delay)
         if self.path == "/v1/chat/completions":
-            return self.answer(200, self.chat(body))
+            return self.stream(self.spoken(body)) if "stream" in body else self.chat(body)
         if len(body["prompt"]) + body["max_tokens"] > CONTEXT:
             said = f"{len(body['prompt'])} tokens and {body['max_tokens']} more exceed {CONTEXT}"
             return self.answer(400, {"error": {"message": said}})
-        return self.answer(200, self.completions(body))
+        return self.stream(self.written(body)) if "stream" in body else self.completions(body)
 
     def completions(self, body):
         features, prompt = self.server.features, tuple(body["prompt"])
@@ -98,7 +105,7 @@ class Handler(BaseHTTPRequestHandler):
                     for i, score in zip(prompt[1:], scores, strict=True)
                 ]
             choices.append(choice)
-        return {"choices": choices[::-1]}
+        self.answer(200, {"choices": choices[::-1]})
 
     def chat(self, body):
         prompt = self.server.engine.encode(body["messages"][-1]["content"])
@@ -113,7 +120,52 @@ class Handler(BaseHTTPRequestHandler):
         }
         if "usage" in self.server.features:
             found["usage"] = {"completion_tokens": len(sample.ids)}
-        return found
+        self.answer(200, found)
+
+    def written(self, body):
+        (sample,) = self.sampled(body, tuple(body["prompt"]))
+        for place, (token, score) in enumerate(zip(sample.ids, sample.logprobs, strict=True), 1):
+            last = place == len(sample.ids)
+            reason = ("length" if sample.finish == "length" else "stop") if last else None
+            yield {
+                "choices": [
+                    {
+                        "index": 0, "text": self.server.engine.decode([token]),
+                        "token_ids": [token], "logprobs": {"token_logprobs": [score]},
+                        "finish_reason": reason,
+                    }
+                ]
+            }  # fmt: skip
+
+    def spoken(self, body):
+        (sample,) = self.sampled(body, self.server.engine.encode(body["messages"][-1]["content"]))
+        for token in sample.ids:
+            delta = {"content": self.server.engine.decode([token])}
+            yield {"choices": [{"delta": delta, "finish_reason": None}]}
+        reason = "length" if sample.finish == "length" else "stop"
+        yield {"choices": [{"delta": {}, "finish_reason": reason}]}
+        yield {"choices": [], "usage": {"completion_tokens": len(sample.ids)}}
+
+    def stream(self, events):
+        server = self.server
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        try:
+            for place, event in enumerate(events):
+                if place == server.torn:
+                    break
+                self.chunk(f"data: {json.dumps(event)}\n\n".encode())
+                server.sent += 1
+                time.sleep(server.pace)
+            self.chunk(b"data: [DONE]\n\n")
+            self.chunk(b"")
+        except OSError:
+            server.cut += 1
+            self.close_connection = True
+
+    def chunk(self, data):
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
 
     def sampled(self, body, prompt):
         request = tt.Request(

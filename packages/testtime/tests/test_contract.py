@@ -5,14 +5,9 @@ the marker `vllm` the same transformer in vLLM, in process and behind `vllm serv
 """
 
 import asyncio
-import contextlib
 import os
-import socket
-import subprocess
-import sys
 import time
 import urllib.request
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,14 +18,13 @@ import meristem_testtime as tt
 VLLM = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 VLLM_OPTIONS = {"dtype": "float32", "enforce_eager": True, "max_model_len": 64}
 SYMBOLS = 14  # tokens of the model
-START = 300  # seconds that vLLM may take to start
 
 
 @pytest.fixture(scope="session")
 def served(fake, small_server):
     http = pytest.importorskip("meristem_testtime.http")
     with (
-        small_server.Server(fake) as server,
+        small_server.Server(fake, pace=0.003) as server,
         http.OpenAIEngine(server.url, "sums", small_server.Characters(), timeout=60) as engine,
     ):
         yield engine
@@ -46,33 +40,18 @@ def vllm(trained_folder):
 
 
 @pytest.fixture(scope="session")
-def vllm_serve(trained_folder, trained):
+def vllm_serve(trained_folder, trained, serving):
     from meristem_testtime.http import OpenAIEngine
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     command = [
-        str(Path(sys.executable).with_name("vllm")), "serve", str(trained_folder),
-        "--served-model-name", "sums", "--host", "127.0.0.1", "--port", str(port),
-        "--dtype", "float32", "--enforce-eager", "--max-model-len", "64",
+        "vllm", "serve", str(trained_folder), "--served-model-name", "sums", "--dtype", "float32",
+        "--enforce-eager", "--max-model-len", "64",
     ]  # fmt: skip
-    process = subprocess.Popen(command, env={**os.environ, **VLLM}, start_new_session=True)
-    try:
-        limit = time.monotonic() + START
-        while True:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
-                break
-            assert process.poll() is None, "vllm serve ended"
-            assert time.monotonic() < limit, "vllm serve did not start"
-            time.sleep(0.5)
-        url = f"http://127.0.0.1:{port}/v1"
-        with OpenAIEngine(url, "sums", trained.tokenizer, timeout=120) as engine:
-            yield engine
-    finally:
-        process.terminate()
-        process.wait(60)
+    with (
+        serving(command, VLLM) as url,
+        OpenAIEngine(url, "sums", trained.tokenizer, timeout=120) as engine,
+    ):
+        yield engine
 
 
 ENGINES = [
@@ -206,6 +185,61 @@ def test_a_cancelled_request_leaves_the_others_unharmed(engine):
     assert isinstance(found[1], asyncio.CancelledError) == engine.concurrent
     for place in (0, 2, 3):
         assert [e.ids for e in found[place][0]] == [e.ids for e in ask(engine, several[place])[0]]
+
+
+def test_a_watch_aborts_the_samples_that_run(engine):
+    """What was drawn until then is the beginning of the whole samples; neighbours are whole."""
+    several = [request(engine, seed=s, n=12, max_tokens=50, temperature=2.0) for s in (50, 90)]
+    whole = ask(engine, *several)
+    (cut, beside) = asyncio.run(engine.generate(several, {0: lambda place, sample: True}))
+    assert [each.ids for each in beside] == [each.ids for each in whole[1]]
+    ended = [each for each in cut if each.finish != "abort"]
+    assert 1 <= len(ended) < len(cut)
+    for each, full in zip(cut, whole[0], strict=True):
+        assert each.ids == full.ids[: len(each.ids)]
+        assert len(each.ids) == len(each.logprobs)
+        assert each.finish in ("abort", full.finish)
+    assert total(cut) < total(whole[0]) / 2
+
+
+def test_a_stop_rule_saves_tokens_and_books_what_was_spent(engine, tmp_path):
+    step = tt.Step(max_tokens=40, max_steps=1)
+    (whole,) = tt.search_sync(engine, {"q": "3+4="}, tt.best_of_n(8), step=step, temperature=2.0)
+    once = tt.adaptive(lambda counts, remaining: sum(counts) >= 1, 8, lambda text: "", batch=8)
+    path = tmp_path / "journal.jsonl"
+    with tt.ReplayEngine(path, engine) as recorded:
+        (found,) = tt.search_sync(recorded, {"q": "3+4="}, once, step=step, temperature=2.0)
+    with tt.ReplayEngine(path, engine) as recorded:
+        (again,) = tt.search_sync(recorded, {"q": "3+4="}, once, step=step, temperature=2.0)
+    assert [node.ids for node in found.nodes] == [node.ids for node in again.nodes]
+    assert [node.ids for node in found.solutions] == [whole.nodes[0].ids]
+    assert found.cost == again.cost
+    assert found.cost.tokens == total(found.nodes) < total(whole.nodes)
+    assert any(node.truncated and not node.finished for node in found.nodes)
+
+
+@pytest.mark.vllm
+def test_what_a_server_computed_is_what_was_booked(vllm_serve):
+    """Up to the steps that were under way when the connections were closed."""
+    url = vllm_serve._transport.url.removesuffix("/v1") + "/metrics"
+
+    def count(name):
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name + "{"))
+
+    before = count("vllm:generation_tokens_total")
+    asked = request(vllm_serve, seed=50, n=12, max_tokens=50, temperature=2.0)
+    (cut,) = asyncio.run(vllm_serve.generate([asked], {0: lambda place, sample: True}))
+    limit = time.monotonic() + 20
+    while count("vllm:num_requests_running") and time.monotonic() < limit:
+        time.sleep(0.05)
+    computed = count("vllm:generation_tokens_total") - before
+    assert total(cut) <= computed <= total(cut) + 5 * len(cut)
+
+
+def total(samples):
+    return sum(len(each.ids) for each in samples)
 
 
 def test_a_search_runs_and_resumes(engine, tmp_path):

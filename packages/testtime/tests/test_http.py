@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import email.utils
+import json
 import os
 import signal
 import socket
@@ -132,6 +134,23 @@ def test_a_chat_samples_whole_solutions(fake, small_server, quick):
         assert result.cost.tokens == sum(len(node.ids) for node in result.solutions)
 
 
+def test_a_chat_answers_each_of_several_requests(fake, small_server, quick):
+    with small_server.Server(fake) as server, quick(server, kind=http.ChatEngine) as engine:
+        found, exact = (
+            asyncio.run(
+                each.generate(
+                    [
+                        tt.Request(prompt=each.encode(f"{i}+1="), seed=i, n=2, max_tokens=5)
+                        for i in range(4)
+                    ]
+                )
+            )
+            for each in (engine, fake)
+        )
+    texts = [[engine.decode(each.ids) for each in group] for group in found]
+    assert texts == [[fake.decode(each.ids) for each in group] for group in exact]
+
+
 @pytest.mark.parametrize("algorithm", [tt.beam(4, 2), tt.revise(1)], ids=["beam", "revise"])
 def test_a_chat_cannot_search(fake, small_server, quick, algorithm):
     with (
@@ -151,12 +170,47 @@ def test_a_chat_that_counts_nothing_is_named(fake, small_server, quick):
         ask(engine)
 
 
+@pytest.mark.parametrize("kind", [http.OpenAIEngine, http.ChatEngine])
+def test_a_stop_closes_the_connections_of_what_still_runs(fake, small_server, quick, kind):
+    asked = tt.Request(prompt=fake.encode("3+4="), seed=3, n=6, max_tokens=40, temperature=2.0)
+    (whole,) = asyncio.run(fake.generate([asked]))
+    shortest = min(whole, key=lambda each: len(each.ids))
+    with small_server.Server(fake, pace=0.01) as server, quick(server, kind=kind) as engine:
+        request = dataclasses.replace(asked, prompt=engine.encode("3+4="))
+        (found,) = asyncio.run(engine.generate([request], {0: lambda place, sample: True}))
+        limit = time.monotonic() + 5
+        aborted = [each for each in found if each.finish == "abort"]
+        while server.cut < len(aborted) and time.monotonic() < limit:
+            time.sleep(0.01)
+        assert server.cut == len(aborted) >= 4
+        spent = sum(len(each.ids) for each in found)
+        assert spent <= server.sent < spent + 3 * len(found) < sum(len(each.ids) for each in whole)
+    for each, full in zip(found, whole, strict=True):
+        assert fake.decode(full.ids).startswith(engine.decode(each.ids))
+        if each.finish == "abort":
+            assert len(each.ids) <= len(full.ids)
+        else:
+            assert (len(each.ids), each.finish) == (len(full.ids), full.finish)
+            assert len(each.ids) <= len(shortest.ids) + 5
+
+
+@pytest.mark.parametrize("kind", [http.OpenAIEngine, http.ChatEngine])
+def test_a_stream_that_ends_without_a_reason_is_named(fake, small_server, quick, kind):
+    with small_server.Server(fake) as server, quick(server, kind=kind) as engine:
+        server.torn = 2
+        request = tt.Request(prompt=engine.encode("3+4="), seed=1, n=2, max_tokens=9)
+        with pytest.raises(tt.EngineError, match=r"sums ended a stream without a finish_reason"):
+            asyncio.run(engine.generate([request], {0: lambda place, sample: False}))
+
+
 @given(text=st.text(max_size=80), count=st.integers(0, 30))
 def test_pieces_hold_the_text(text, count):
+    from meristem_testtime._chat import _pieces
+
     engine = object.__new__(http.ChatEngine)
     assert engine.decode(engine.encode(text)) == text
     data = text.encode()
-    pieces = http._pieces(data, max(count, bool(data)))
+    pieces = _pieces(data, max(count, bool(data)))
     assert len(pieces) == max(count, bool(data))
     assert engine.decode(pieces) == text
 
@@ -216,7 +270,12 @@ def test_a_server_killed_in_mid_run_loses_nothing(fake, small_server, tmp_path):
     for a, b in zip(resumed, alone, strict=True):
         assert [node.text for node in a.solutions] == [node.text for node in b.solutions]
         assert a.cost == b.cost
-    assert kept < lines() == (tmp_path / "other.jsonl").read_bytes().count(b"\n")
+    asked = sum(each.cost.requests for each in alone)
+    assert kept < lines() == len({key for line in read(path) for key in line["keys"]}) == asked
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def search_when_up(search, port, retries):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from functools import cache
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -53,6 +54,8 @@ ALGORITHMS = {
     "rollouts": tt.mcts(4, 2, tt.puct(), rollouts=2, noise=0.25),
     "particles": tt.particles(4),
     "adaptive": tt.adaptive(tt.beta(0.8), 4, lambda text: text[:1] or None),
+    "adaptive by threes": tt.adaptive(tt.beta(0.8), 8, lambda text: text[:1] or None, batch=3),
+    "first finished": tt.first_finished(4, 2),
 }
 each_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
 
@@ -62,10 +65,10 @@ class Concurrent(tt.FakeEngine):
 
     concurrent = True
 
-    async def generate(self, requests):
+    async def generate(self, requests, watches=MappingProxyType({})):
         for _ in range(sum(r.seed for r in requests) % 5):
             await asyncio.sleep(0)
-        return await super().generate(requests)
+        return await super().generate(requests, watches)
 
 
 def run(name, engine, questions=QUESTIONS, budget=tt.Budget(), seed=3):  # noqa: B008
@@ -415,11 +418,16 @@ def test_mistakes_are_explained():
 
 def test_a_failing_engine_stops_the_search_with_its_own_error():
     class Broken(tt.FakeEngine):
-        async def generate(self, requests):
+        max_batch = 1
+
+        async def generate(self, requests, watches=MappingProxyType({})):
+            self.calls += 1
             raise ConnectionError("the server is gone")
 
+    engine = Broken(uniform_steps, ALPHABET)
     with pytest.raises(ConnectionError, match="the server is gone"):
-        tt.search_sync(Broken(uniform_steps, ALPHABET), QUESTIONS, tt.beam(4))
+        tt.search_sync(engine, QUESTIONS, tt.beam(4))
+    assert engine.calls == 1
 
 
 RUN = """

@@ -56,6 +56,10 @@ class DeliberateConfig:
     limit: int | None = None
     """Only the first so many questions."""
 
+    budget: int | None = None
+    """Most new tokens of the run, those of its journal included; questions are asked in order, in
+    groups of about 64 samples, until they are spent. With more, the same command goes on."""
+
     seed: int = 0
     """Of every sample and interval."""
 

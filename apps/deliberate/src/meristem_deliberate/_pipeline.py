@@ -21,6 +21,8 @@ from meristem_deliberate._report import page, summary
 from meristem_deliberate._table import traces_csv
 
 SCHEMA = "meristem-deliberate/1"
+IN_FLIGHT = 64  # samples under a budget: what these cost is the most that is spent beyond it
+SHOWN = 10  # questions that a message names
 
 
 def deliberate(config: DeliberateConfig) -> int:
@@ -34,8 +36,13 @@ def deliberate(config: DeliberateConfig) -> int:
         engine = stack.enter_context(open_engine(config))
         recorded = _journal(stack, config.out / "samples.jsonl", engine)
         try:
-            sampled = _ask(recorded, questions, config, kind, revise=False)
-            revised = _ask(recorded, questions, config, kind, revise=True) if config.revise else []
+            sampled = _ask(recorded, questions, config, kind, revise=False, spent=0)
+            spent = sum(each.cost.tokens for each in sampled)
+            revised = (
+                _ask(recorded, questions, config, kind, revise=True, spent=spent)
+                if config.revise
+                else []
+            )
         except tt.UnsupportedError as error:
             raise UsageError(str(error)) from error
         except tt.EngineError as error:
@@ -43,14 +50,32 @@ def deliberate(config: DeliberateConfig) -> int:
             return 3
         except ValueError as error:
             raise UsageError(str(error)) from error
+    cost = {"tokens": sum(each.cost.tokens for each in [*sampled, *revised]),
+            "samples": sum(each.cost.samples for each in [*sampled, *revised])}  # fmt: skip
+    left = [each.question for each in [*sampled, *revised] if each.exhausted]
+    if left:
+        stored = stored | {"left": list(dict.fromkeys(left))}
+        _say_left(config, cost["tokens"], list(dict.fromkeys(left)))
+    sampled, revised = ([r for r in each if not r.exhausted] for each in (sampled, revised))
+    if not sampled:
+        return 3
     gold = {each.id: each.answer for each in questions}
     traces = tt.from_results(sampled, gold, kind=kind)
     chains = tt.from_revisions(revised, gold, kind=kind) if revised else None
-    cost = {"tokens": sum(each.cost.tokens for each in [*sampled, *revised]),
-            "samples": sum(each.cost.samples for each in [*sampled, *revised])}  # fmt: skip
     measured = {"": measure(traces, chains, ks=None, seed=config.seed)}
     write_atomic(config.out / "traces.csv", traces_csv(traces))
-    return conclude(config.out, measured, stored | {"cost": cost}, as_json=config.json)
+    code = conclude(config.out, measured, stored | {"cost": cost}, as_json=config.json)
+    return 3 if left else code
+
+
+def _say_left(config: DeliberateConfig, tokens: int, left: list[str]) -> None:
+    shown = ", ".join(left[:SHOWN]) + (", ..." if len(left) > SHOWN else "")
+    print(
+        f"meristem deliberate: {tokens} tokens are spent, --budget is {config.budget}; {len(left)} "
+        f"questions are not done: {shown}. {config.out} keeps every sample; raise --budget and the "
+        "same command goes on",
+        file=sys.stderr,
+    )
 
 
 def conclude(
@@ -79,6 +104,7 @@ def _ask(
     kind: Kind,
     *,
     revise: bool,
+    spent: int,
 ) -> list[tt.SearchResult]:
     gold = {each.id: answer_key(each.answer) for each in questions}
     prompts = {
@@ -98,22 +124,27 @@ def _ask(
             rate = tokens / max(time.monotonic() - start, 1e-9)
             show(done, total, {"accuracy": right / max(samples, 1), "tokens/s": rate})
 
+        limit = config.budget
+        samples_each = 1 if revise else config.n
         return tt.search_sync(
             engine,
             prompts,
             tt.revise(config.revise) if revise else tt.best_of_n(config.n),
             step=tt.Step(max_tokens=config.max_tokens, max_steps=1),
             temperature=config.temperature,
+            budget=tt.Budget(run_tokens=None if limit is None else max(limit - spent, 0)),
+            concurrency=256 if limit is None else max(IN_FLIGHT // samples_each, 1),
             seed=config.seed + revise,
             progress=note,
         )
 
 
 def _check(config: DeliberateConfig) -> None:
-    for name, least in (("n", 1), ("max_tokens", 1), ("revise", 0)):
-        if getattr(config, name) < least:
+    for name, least in (("n", 1), ("max_tokens", 1), ("revise", 0), ("budget", 1)):
+        value = getattr(config, name)
+        if value is not None and value < least:
             option = name.replace("_", "-")
-            raise UsageError(f"--{option} {getattr(config, name)}: it must be at least {least}")
+            raise UsageError(f"--{option} {value}: it must be at least {least}")
     if not 0 <= config.temperature < float("inf"):
         raise UsageError(f"--temperature {config.temperature}: it must be finite and at least 0")
     if "{question}" not in config.prompt:

@@ -29,6 +29,9 @@ All snapshots start from one common row per feature, so that small rotations bet
 snapshots are small by construction.
 
 Logarithmic axes exaggerate the beginning of training: every chart has both."""
+WORSE = """\
+Below 0 the dictionary is worse than the mean activation, so that its features say nothing of that \
+snapshot: train on more tokens, or with less sparsity."""
 TASKS = {
     "sva": "Subject-verb agreement",
     "ioi": "Indirect objects",
@@ -119,7 +122,8 @@ def _overview(found: Measured) -> list[Block]:
             note="q is the model's prediction, p1 unigrams and p2 bigrams of the training text."),
         _chart("Held-out loss", "nats a token", steps, {"loss": learning.loss}, lines={
             "unigrams": learning.unigram_loss, "bigrams": learning.bigram_loss}),
-        _chart("Explained variance", "share", steps, {"all features": found.explained_variance}),
+        _chart("Explained variance", "share", steps, {"all features": found.explained_variance},
+               note=WORSE if min(found.explained_variance) < 0 else ""),
         _chart("Open features a token", "features", steps, {"L0": found.l0}),
     ]  # fmt: skip
     agreement = [(step, each) for step, each in zip(steps, found.norm_agreement, strict=True)
@@ -149,8 +153,8 @@ def _task(task: Task, steps: Sequence[int]) -> list[Block]:
     name = TASKS.get(task.name, task.name)
     blocks: list[Block] = [
         Text(f"{name}: {task.pairs} pairs of prompts, {task.dropped} left out for their tokens. "
-             f"The model chooses the right answer in {task.accuracy[-1]:.0%} of them at the last "
-             "snapshot."),
+             f"The model chooses the right answer in {100 * task.accuracy[-1]:.0f} % of them at "
+             "the last snapshot, where chance is 50 %."),
         _chart(f"{name} over training", "logits", steps,
                {"logit difference": task.difference, "carried by features": task.carried}),
         _chart(f"{name}: accuracy", "share", steps, {"right answers": task.accuracy},
@@ -207,10 +211,13 @@ def _about(evolved: Any) -> list[Block]:
             found.steps, found.explained_variance, found.l0, found.shrunk, strict=True
         )
     ]
-    settings = [[name, str(value)] for name, value in evolved.config.items()]
+    config = {**evolved.config, "site": evolved.site}
+    settings = [[name, _setting(value)] for name, value in config.items()]
     seconds = [[name, round(value, 1)] for name, value in evolved.seconds.items()]
-    without = [Text(f"{name} was not tried: {why}") for name, why in
-               evolved.attributed.without.items()]  # fmt: skip
+    without = [
+        Text(f"{TASKS.get(name, name)}: not tried, {why}. --tasks adds pairs of your own.")
+        for name, why in evolved.attributed.without.items()
+    ]
     return [
         *(Text(each) for each in CAVEATS.split("\n\n")),
         *without,
@@ -221,3 +228,9 @@ def _about(evolved: Any) -> list[Block]:
         Table(columns=["setting", "value"], rows=settings, caption="Settings"),
         Table(columns=["stage", "seconds"], rows=seconds, caption="Time"),
     ]  # fmt: skip
+
+
+def _setting(value: object) -> str:
+    """Return a setting as a reader would write it, a list as its parts."""
+    parts = value if isinstance(value, (tuple, list)) else [value]
+    return ", ".join(map(str, parts)) or "none"

@@ -47,15 +47,20 @@ function startExplorer(book) {
   let state = { ...START };
   let order = { key: null, down: null, features: null };
   let rows = new Uint32Array(0);
-  let drawn = { overview: false, feature: null, list: "" };
+  let drawn = { overview: false, feature: null, query: "", list: "" };
   let paneView = { linear: false };
 
   const table = makeTable(book, list, {
     choose: (feature) => go({ selected: feature }),
     sort: (key) => go({ sort: key, down: state.sort === key ? !state.down : key !== "id" }),
   });
-  const page = { go, move, columns: table.columns, address: (feature) =>
-    writeAddress(book, { ...state, view: "features", selected: feature }) };
+  const page = {
+    go,
+    move,
+    columns: table.columns,
+    query: () => state.query,
+    address: (feature) => writeAddress(book, { ...state, view: "features", selected: feature }),
+  };
   const present = VIEWS.filter((view) => view === "overview" || view === "features" ||
     find(`#${view}`).childElementCount > 0);
 
@@ -92,10 +97,10 @@ function startExplorer(book) {
     const key = JSON.stringify([state.query, state.kinds, state.emergence, state.sort, state.down]);
     if (key !== drawn.list) {
       rows = findRows();
-      table.show(rows, state.sort, state.down);
+      table.show(rows, state.sort, state.down, state.query);
       if (drawn.list) table.top();
       drawn.list = key;
-    } else table.show(rows, state.sort, state.down);
+    } else table.show(rows, state.sort, state.down, state.query);
     const total = book.features.toLocaleString("en");
     find("#count").textContent =
       rows.length === book.features ? `${total} features` : `${rows.length.toLocaleString("en")} of ${total}`;
@@ -107,11 +112,13 @@ function startExplorer(book) {
   function showPane() {
     pane.hidden = state.selected === null;
     find("#features .split").classList.toggle("open", !pane.hidden);
-    if (pane.hidden || drawn.feature === state.selected) return void (drawn.feature = state.selected);
+    const same = drawn.feature === state.selected && drawn.query === state.query;
+    drawn.feature = state.selected;
+    drawn.query = state.query;
+    if (pane.hidden || same) return;
     paneView = { linear: paneView.linear };
     drawFeature(book, pane, state.selected, paneView, page);
     pane.scrollTop = 0;
-    drawn.feature = state.selected;
   }
 
   function findRows() {

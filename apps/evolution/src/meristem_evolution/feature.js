@@ -10,7 +10,7 @@ function drawFeature(book, pane, feature, view, page) {
     paneNorm(book, feature, shown, redraw),
     paneTurn(book, feature, shown),
     paneNeighbours(book, feature, page),
-    paneContexts(book, feature, shown, redraw),
+    paneContexts(book, feature, shown, { redraw, query: page.query() }),
   );
 }
 
@@ -45,8 +45,8 @@ function paneFacts(book, feature, columns) {
     { class: "facts" },
     ...facts.map((column) => {
       const text = column.text ? column.text(feature) : numberText(column.value(feature));
-      const title = column.key === "norm" ? "largest norm" : column.title;
-      return make("div", { title: column.note }, make("dt", {}, title), make("dd", {}, text));
+      const label = make("dt", {}, column.label ?? column.title);
+      return make("div", { title: column.note }, label, make("dd", {}, text));
     }),
   );
 }
@@ -103,7 +103,7 @@ function paneNeighbours(book, feature, page) {
   return list;
 }
 
-function paneContexts(book, feature, view, redraw) {
+function paneContexts(book, feature, view, { redraw, query }) {
   const { snapshot } = view;
   const slider = make("input", {
     type: "range",
@@ -130,7 +130,7 @@ function paneContexts(book, feature, view, redraw) {
   for (let number = 0; number < book.contexts; number += 1) {
     const pieces = readContext(book, feature, number);
     if (!pieces.length) break;
-    list.append(contextItem(pieces));
+    list.append(contextItem(pieces, query));
   }
   show(snapshot);
   const shut = make("p", { class: "shut-note" }, "At this snapshot its gate stays shut here.");
@@ -144,11 +144,18 @@ function paneContexts(book, feature, view, redraw) {
   );
 }
 
-function contextItem(pieces) {
+// A context, a span for each piece; pieces that hold a part of the query are marked.
+function contextItem(pieces, query) {
   const item = make("li");
+  const whole = folded(pieces.map((piece) => piece.text).join(""));
+  const wanted = folded(query);
+  let start = 0;
   for (const { text, activation } of pieces) {
     const token = make("span", {}, text.replace(/\n/g, "⏎"));
     token.dataset.activation = activation;
+    const at = wanted ? whole.indexOf(wanted, Math.max(0, start - wanted.length + 1)) : -1;
+    token.classList.toggle("sought", at >= 0 && at < start + text.length);
+    start += text.length;
     item.append(token);
   }
   return item;

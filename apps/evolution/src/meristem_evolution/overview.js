@@ -18,7 +18,7 @@ function drawCounts(book, page) {
     initial: "present at the first snapshot",
     emergent: "come later and stay",
     transient: "come later and go",
-    dead: "never fire",
+    dead: "hardly ever fire",
   };
   const tiles = kindCounts(book).map((count, kind) => {
     const share = ((100 * count) / book.features).toFixed(count === book.features ? 0 : 1);

@@ -1,6 +1,6 @@
 """The stages for other apps: what `meristem evolution` does with a study of theirs; needs torch."""
 
-from meristem_evolution._attribute import Attributed
+from meristem_evolution._attribute import Attributed, Task
 from meristem_evolution._checkpoints import default_site
 from meristem_evolution._measure import Measured, load_arrays
 from meristem_evolution._run import Evolved, evolve, fit_and_measure, run_evolution
@@ -14,6 +14,7 @@ __all__ = [
     "Measured",
     "Stages",
     "Study",
+    "Task",
     "Text",
     "default_site",
     "evolve",

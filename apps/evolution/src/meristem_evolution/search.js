@@ -95,6 +95,19 @@ function lowerWords(book) {
   return book.lower;
 }
 
+// The first context that holds the query, as the text before it, it, and the text after it; null
+// if none does.
+function textAround(book, feature, query) {
+  const wanted = folded(query);
+  for (let number = 0; wanted && number < book.contexts; number += 1) {
+    const text = readContext(book, feature, number).map((piece) => piece.text).join("");
+    const at = folded(text).indexOf(wanted);
+    const end = at + wanted.length;
+    if (at >= 0) return [text.slice(0, at), text.slice(at, end), text.slice(end)];
+  }
+  return null;
+}
+
 // Which features fit a query. A query that continues the last one looks at its finds only.
 function makeSearch(book) {
   let last = { query: "", hits: new Uint8Array(book.features).fill(1) };

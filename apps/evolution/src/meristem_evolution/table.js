@@ -6,21 +6,21 @@ function columnsOf(book) {
   const named = [
     { key: "id", title: "id", note: "number of the feature", value: (f) => f,
       text: (f) => f.toLocaleString("en") },
-    { key: "norm", title: "norm", note: "decoder norm over the snapshots; sorted by the largest",
+    { key: "norm", title: "norm", label: "largest norm", note: "decoder norm over the snapshots; sorted by the largest",
       value: (f) => largestNorm(book, f) },
     { key: "kind", title: "kind", note: "initial, emergent, transient or dead",
       value: (f) => book.kind[f] },
-    { key: "emergence", title: "emerges", note: "step at which the norm reaches half its largest",
+    { key: "emergence", title: "emerges", label: "emerges at step", note: "step at which the norm reaches half its largest",
       value: (f) => (book.emergence[f] < 0 ? NaN : book.steps[book.emergence[f]]),
       text: (f) => stepText(book, book.emergence[f]) },
-    { key: "peak", title: "peak", note: "step of the largest norm",
+    { key: "peak", title: "peak", label: "peak at step", note: "step of the largest norm",
       value: (f) => (book.peak[f] < 0 ? NaN : book.steps[book.peak[f]]),
       text: (f) => stepText(book, book.peak[f]) },
     { key: "lifetime", title: "lifetime", note: "share of the snapshots from emergence on with it",
       value: (f) => book.lifetime[f], text: (f) => percent(book.lifetime[f]) },
     { key: "frequency", title: "fires", note: "share of the tokens at which it fires",
       value: (f) => book.frequency[f], text: (f) => percent(book.frequency[f]) },
-    { key: "dimensionality", title: "dim.", note: "dimensionality at its peak, 0 to 1",
+    { key: "dimensionality", title: "dim.", label: "dimensionality", note: "dimensionality at its peak, 0 to 1",
       value: (f) => book.dimensionality[f], text: (f) => book.dimensionality[f].toFixed(2) },
     { key: "turn", title: "turn", note: "angle of its direction, from emergence to the last snapshot",
       value: (f) => book.turn[f],
@@ -39,7 +39,8 @@ function columnsOf(book) {
 function percent(share) {
   const value = 100 * share;
   if (value !== 0 && value < 0.01) return "<0.01 %";
-  return `${value < 10 ? value.toFixed(2) : value.toFixed(0)} %`;
+  const digits = value < 10 ? 2 : value < 100 ? 1 : 0;
+  return `${value.toFixed(digits)} %`;
 }
 
 function largestNorm(book, feature) {
@@ -68,6 +69,7 @@ function makeTable(book, list, { choose, sort }) {
   const pool = [];
   let rows = new Uint32Array(0);
   let selected = null;
+  let query = "";
   let height = 0;
 
   for (const column of columns) {
@@ -77,7 +79,8 @@ function makeTable(book, list, { choose, sort }) {
     cell.dataset.key = column.key;
     head.append(cell);
   }
-  head.append(make("div", { role: "columnheader", class: "c-context" }, "strongest context"));
+  const contextHead = make("div", { role: "columnheader", class: "c-context" });
+  head.append(contextHead);
   list.style.setProperty("--extras", book.columns.length);
 
   function draw() {
@@ -106,10 +109,12 @@ function makeTable(book, list, { choose, sort }) {
     row.node.style.transform = `translateY(${place * height}px)`;
     row.node.setAttribute("aria-rowindex", place + 2);
     row.node.setAttribute("aria-selected", feature === selected);
-    if (row.feature === feature) return;
+    if (row.feature === feature && row.query === query) return;
     row.feature = feature;
+    row.query = query;
     row.node.id = `row-${feature}`;
     fillRow(book, columns, row, feature);
+    showContext(row, textAround(book, feature, query), () => snippet(book, feature));
   }
 
   const resized = new ResizeObserver(() => {
@@ -127,8 +132,10 @@ function makeTable(book, list, { choose, sort }) {
 
   return {
     columns,
-    show(found, column, down) {
+    show(found, column, down, sought) {
       rows = found;
+      query = sought;
+      contextHead.textContent = query && !query.startsWith("#") ? "where it is found" : "strongest context";
       for (const cell of head.children) {
         const state = down ? "descending" : "ascending";
         cell.setAttribute("aria-sort", cell.dataset.key === column ? state : "none");
@@ -177,7 +184,7 @@ function makeRow(columns, body, choose) {
   context.append(make("span", { class: "line" }, lead, parts[1], parts[2]));
   node.append(...cells, context);
   body.append(node);
-  const row = { node, cells, spark, dot, kind, parts, feature: -1 };
+  const row = { node, cells, spark, dot, kind, parts, feature: -1, query: "" };
   node.addEventListener("click", () => choose(row.feature));
   return row;
 }
@@ -193,9 +200,17 @@ function fillRow(book, columns, row, feature) {
   row.spark.setAttribute("class", `k${kind}`);
   row.dot.className = `dot k${kind}`;
   row.kind.data = book.kinds[kind];
-  const [before, peak, after] = snippet(book, feature);
+}
+
+// Shows where the query was found, or else the strongest piece of the strongest context.
+function showContext(row, found, strongest) {
+  const line = (text) => text.replace(/\s+/g, " ");
+  const [before, middle, after] = found
+    ? [line(found[0].slice(-60)).trimStart(), line(found[1]), line(found[2].slice(0, 120))]
+    : strongest();
   row.parts[0].textContent = before;
-  row.parts[1].textContent = peak;
+  row.parts[1].textContent = middle;
+  row.parts[1].classList.toggle("sought", Boolean(found));
   row.parts[2].textContent = after;
 }
 

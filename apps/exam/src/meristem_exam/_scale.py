@@ -17,6 +17,7 @@ from meristem_rasch import (
     FitTable,
     Fractional,
     Responses,
+    drop_extreme,
     item_fit,
     person_fit,
     score_persons,
@@ -167,38 +168,34 @@ def _fractional(evidence: Evidence, choice: Choice, seed: int) -> Scale:
 
 def _direct(evidence: Evidence, choice: Choice) -> Scale:
     values, top = evidence.matrix.values, evidence.max_score
-    constant = _constant(values)
-    if constant.all():
-        raise DataError("no item is solved by some and failed by others; there is nothing to scale")
-    data = Responses.from_wide(
-        values[:, ~constant],
+    whole = Responses.from_wide(
+        values,
         persons=evidence.matrix.persons,
-        items=[
-            name for name, gone in zip(evidence.matrix.items, constant, strict=True) if not gone
-        ],
-        max_score=None if top is None else top[~constant].astype(np.int64),
+        items=evidence.matrix.items,
+        max_score=None if top is None else top.astype(np.int64),
     )
+    data, aside = drop_extreme(whole)
     estimator = CML(model=choice.model) if choice.method == "cml" else MML(model=choice.model)
     cal = estimator.fit(data).renormalise(data.items)
     people = score_persons(cal, data)
     kind = "conditional" if choice.method == "cml" else "person"
     half = norm.ppf(0.975) * people.se
-    back = np.flatnonzero(~constant)
+    back = np.flatnonzero(~np.isin(whole.items, aside))
     return _scale(
         choice,
         evidence,
         rates(evidence),
         (people.theta, people.se, people.theta - half, people.theta + half),
         (
-            _placed(cal.difficulty, back, len(constant)),
-            _placed(cal.difficulty_se, back, len(constant)),
+            _placed(cal.difficulty, back, len(whole.items)),
+            _placed(cal.difficulty_se, back, len(whole.items)),
         ),
         (
             _fit(person_fit(cal, data, residuals=kind), np.arange(len(data.persons)), len(values)),
-            _fit(item_fit(cal, data, residuals=kind), back, len(constant)),
+            _fit(item_fit(cal, data, residuals=kind), back, len(whole.items)),
         ),
         reliability=people.reliability,
-        set_aside=tuple(evidence.matrix.items[i] for i in np.flatnonzero(constant)),
+        set_aside=aside,
         calibration=cal,
         responses=data,
     )
@@ -206,18 +203,17 @@ def _direct(evidence: Evidence, choice: Choice) -> Scale:
 
 def _dual(evidence: Evidence, choice: Choice) -> Scale:
     values = evidence.matrix.values
-    constant = _constant(values.T)
-    data = Responses.from_wide(
-        values[~constant],
-        persons=[n for n, gone in zip(evidence.matrix.persons, constant, strict=True) if not gone],
+    whole = Responses.from_wide(
+        values,
+        persons=evidence.matrix.persons,
         items=evidence.matrix.items,
         max_score=np.ones(len(evidence.matrix.items), dtype=np.int64),
-    )
-    dual = data.transpose()
+    ).transpose()
+    dual, aside = drop_extreme(whole)
     cal = CML().fit(dual)
     items = score_persons(cal, dual)
     shift = float(items.theta.mean())  # items average 0
-    back = np.flatnonzero(~constant)
+    back = np.flatnonzero(~np.isin(whole.items, aside))
     ability, se = cal.difficulty - shift, cal.difficulty_se
     half = norm.ppf(0.975) * se
     variance = float(np.var(ability, ddof=1))
@@ -232,7 +228,7 @@ def _dual(evidence: Evidence, choice: Choice) -> Scale:
             _fit(person_fit(cal, dual), np.arange(len(dual.persons)), len(dual.persons)),
         ),
         reliability=1 - float(np.mean(se**2)) / variance if variance else 0.0,
-        set_aside=tuple(evidence.matrix.persons[v] for v in np.flatnonzero(constant)),
+        set_aside=aside,
         calibration=cal,
         responses=dual,
     )
@@ -287,27 +283,6 @@ def _surely_negative(
     """Return where a correlation of n systems is negative beyond chance, by Fisher's z."""
     z = np.arctanh(np.clip(r, -1 + 1e-12, 1 - 1e-12)) * np.sqrt(np.maximum(n - 3, 0))
     return np.nan_to_num(adjusted(np.asarray(norm.cdf(z), dtype=float)), nan=1.0) < 0.05
-
-
-def _constant(values: Float[np.ndarray, "n i"]) -> Bool[np.ndarray, " i"]:
-    """Return which columns hold one score only among the rows without an extreme total."""
-    seen = ~np.isnan(values)
-    if not seen.any(axis=0).all():
-        raise DataError(f"column {int(np.argmin(seen.any(axis=0)))} has no score; drop it")
-    top = np.nanmax(values, axis=0)
-    gone = np.zeros(len(top), dtype=bool)
-    while True:
-        use = seen & ~gone
-        total = np.where(use, values, 0.0).sum(axis=1)
-        rows = (total > 0) & (total < (use * top).sum(axis=1))
-        x = np.where(seen & rows[:, None], values, np.nan)
-        known = ~np.isnan(x)
-        least = np.where(known, x, np.inf).min(axis=0)
-        most = np.where(known, x, -np.inf).max(axis=0)
-        new = gone | (least >= most)
-        if (new == gone).all() or new.all():
-            return new
-        gone = new
 
 
 def _placed(x: Float[np.ndarray, " k"], place: np.ndarray, n: int) -> Float[np.ndarray, " n"]:

@@ -107,7 +107,7 @@ class ManifoldConfig:
     """Arc length of each branch of a map's curve; 0 for the local manifold alone."""
 
     certify: bool = True
-    """Prove a bound of the local curve's error: planar polynomial maps."""
+    """Prove a bound of the local curve's error, in Arb."""
 
     out: Path = Path("runs/shadow-manifold")
     """Folder for manifold.npz, result.json and report.html."""

@@ -189,7 +189,10 @@ def _proofs(local: Local) -> list[Proof]:
     try:
         if isinstance(local, md.Manifold):
             found = md.certify_manifold(local)
-            return [Proof(side=0, ok=found.ok, bound=found.radius, reach=1.0, reason=found.reason)]
+            return [
+                Proof(side=0, ok=found.ok, bound=found.radius, reach=found.reach,
+                      reason=found.reason)
+            ]  # fmt: skip
         out: list[Proof] = []
         for side in (1, -1):
             wedge = md.certify_graph(local, side=side)

@@ -2,12 +2,16 @@
 
 - the components may be floats, arrays, balls, Arb balls, or duals again (second derivatives)
 - exact to the rounding of the arithmetic below; never finite differences
+- derivatives begin as numbers of that arithmetic, so that even 1 / 3 is enclosed where z is
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from meristem_dynamics import ops
+from meristem_dynamics._ball import Ball
 
 
 class Dual:
@@ -103,11 +107,23 @@ def value_and_jacobian(
     f: Callable[[Sequence[Any], Any], Sequence[Any]], z: Sequence[Any], p: Any
 ) -> tuple[list[Any], list[list[Any]]]:
     """Return f(z) and the rows of Df(z), in the arithmetic of `z`."""
-    units = [[1.0 if i == j else 0.0 for j in range(len(z))] for i in range(len(z))]
+    one, nought = _seeds(z[0])
+    units = [[one if i == j else nought for j in range(len(z))] for i in range(len(z))]
     image = f([Dual(x, unit) for x, unit in zip(z, units, strict=True)], p)
     values = [y.value if isinstance(y, Dual) else y for y in image]
     zero = [0.0] * len(z)
     return values, [list(y.parts) if isinstance(y, Dual) else zero for y in image]
+
+
+def _seeds(x: Any) -> tuple[Any, Any]:
+    """Return 1 and 0 in the arithmetic of `x`, exactly."""
+    while isinstance(x, Dual):
+        x = x.value
+    if isinstance(x, int | float | np.ndarray | np.generic):
+        return 1.0, 0.0
+    if isinstance(x, Ball):
+        return Ball(1.0), Ball(0.0)
+    return x**0, x * 0
 
 
 def hessian(

@@ -1,11 +1,18 @@
-"""Rigorous error of a one-dimensional hyperbolic manifold of a planar polynomial map, in Arb.
+"""Rigorous error of a one-dimensional hyperbolic manifold of a map or flow, in Arb.
 
-- the exact formal coefficients K_0, ..., K_M are enclosed: fixed point by interval Newton,
-  multiplier and eigenvector in closed form, higher ones by the recursion
-- the tail h solves h = [G((K_M + h)(. / mu))]_{> M} in the l^1 norm of coefficients on |t| <= 1,
-  G = F, mu = lambda (unstable) or G = F^-1, mu = 1 / lambda (stable); since
-  |h(. / mu)| <= |mu|^-(M+1) |h| it is a contraction of the ball of radius 2 eps, where eps is the
-  norm of the right side at h = 0, if |mu|^-(M+1) sup |DG| <= 1/2
+- the formal coefficients K_0, ..., K_M are enclosed by `_formal`; G = F and mu = lambda (unstable
+  curves of maps), G = F^-1 and mu = 1 / lambda (stable ones), G = f and mu = lambda (flows)
+- the tail h, orders above M, solves h_n = w_n [G(K_M + h)]_n with w_n = mu^-n for maps and
+  1 / (n mu) for flows
+- [.]_s is the l^1 norm of coefficients at |t| = s, [.] that at 1, s = 1 / |mu| for maps, 1 for
+  flows. The right side has the Lipschitz constant q = |w_{M+1}| sup [DG(K_M + h)]_s: for maps
+  sum |w_n g_n| = [g]_s and [h]_s <= s^(M+1) [h], for flows |w_n| <= |w_{M+1}|. If q <= 1/2 over
+  the ball [h] <= 2 eps, eps the norm of the right side at h = 0, then it maps that ball into
+  itself as a contraction, and K_M + h with its fixed point h is the invariant curve
+- eps is the sum of |w_n c_n| over the orders M < n <= N of G(K_M), plus at most
+  |w_{N+1}| rho^-(N+1) [G(K_M)]_rho, any rho >= 1, for those above; a polynomial has none above
+- [G(K_M)]_rho and [DG(K_M + h)]_s are bounded by `Majorant`, which refuses to leave the domain of
+  G; if |t| <= 1 does not close, |t| <= 1/2, 1/4, ... are tried
 """
 
 from dataclasses import dataclass
@@ -14,48 +21,27 @@ from typing import Any
 import numpy as np
 
 from meristem_dynamics._dual import value_and_jacobian
+from meristem_dynamics._formal import Formal, formal_series
 from meristem_dynamics._invariant import Manifold
-from meristem_dynamics._systems import Map, arb_parameters, require_flint
-from meristem_dynamics._tape import Expansion, Tape
+from meristem_dynamics._majorant import Majorant
+from meristem_dynamics._systems import require_flint
+
+HALVINGS = 12
+ORDERS = 3  # N is this many times M, if G is no polynomial
+RADII = (1.0, 1.25, 1.5, 2.0, 3.0, 5.0)  # rho
+MARGIN = 1 + 1e-15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enclosure:
-    """Proof that the manifold's floats are within `radius` of the true manifold on |t| <= 1."""
+    """Proof that the manifold's floats are within `radius` of the true one on |t| <= `reach`."""
 
     ok: bool
     radius: float  # sup norm, series and rounding of its coefficients together
-    tail: float  # of it: bound of the orders that were left out
+    reach: float  # 1, or a power of 1/2 if the proof does not close on |t| <= 1
+    tail: float  # of the radius: bound of the orders that were left out
     contraction: float
     reason: str
-
-
-class _Size:
-    """An upper bound of an l^1 norm, for majorants: + and - add, * multiplies."""
-
-    __slots__ = ("top",)
-    __array_ufunc__ = None
-
-    def __init__(self, top: Any) -> None:
-        self.top = top
-
-    def __neg__(self) -> "_Size":
-        return self
-
-    def __add__(self, other: Any) -> "_Size":
-        return _Size(self.top + (other.top if isinstance(other, _Size) else abs(other)))
-
-    def __mul__(self, other: Any) -> "_Size":
-        return _Size(self.top * (other.top if isinstance(other, _Size) else abs(other)))
-
-    def __truediv__(self, other: Any) -> "_Size":
-        return _Size(self.top / abs(other))
-
-    def __pow__(self, power: int) -> "_Size":
-        return _Size(self.top**power)
-
-    __radd__ = __sub__ = __rsub__ = __add__
-    __rmul__ = __mul__
 
 
 def certify_manifold(manifold: Manifold, *, bits: int = 106) -> Enclosure:
@@ -64,123 +50,133 @@ def certify_manifold(manifold: Manifold, *, bits: int = 106) -> Enclosure:
     Parameters
     ----------
     manifold
-        Of one dimension, of a planar polynomial map; the stable one needs a polynomial `inverse`.
+        Of one dimension, of a map or flow made of + - * / ** and `meristem_dynamics.ops`; the
+        stable one of a map needs an `inverse`, and the theorem is about that function.
     bits
         Precision of the balls.
 
     Raises
     ------
     ValueError
-        If the manifold is another one.
+        If the manifold is another one, or its fixed point or eigenvector cannot be proved.
 
     Examples
     --------
     >>> from meristem_dynamics import invariant_manifold, zoo
-    >>> henon = zoo.henon()
-    >>> curve = invariant_manifold(henon, henon.exact["fixed_point"])
-    >>> certify_manifold(curve).radius < 1e-14
-    True
+    >>> for system in (zoo.standard("0.97"), zoo.lorenz()):
+    ...     proof = certify_manifold(invariant_manifold(system, system.exact["fixed_point"]))
+    ...     print(proof.ok, proof.radius < 1e-13, proof.reach)
+    True True 1.0
+    True True 1.0
     """
-    system = manifold.system
-    if not isinstance(system, Map) or system.dim != 2 or manifold.dim != 1:
-        raise ValueError("certify_manifold takes curves of planar maps")
-    f = system.f if manifold.kind == "unstable" else system.inverse
-    if f is None:
-        raise ValueError(f"{system.name} has no inverse; give one to certify its stable manifold")
+    if manifold.dim != 1:
+        raise ValueError("certify_manifold takes curves; this manifold is a surface")
     flint = require_flint()
     before, flint.ctx.prec = flint.ctx.prec, bits
     try:
-        tape = Tape(f, 2, arb_parameters(system))
-        if not tape.polynomial:
-            raise ValueError(f"{system.name} is no polynomial; its tail has no majorant here")
-        return _enclosed(manifold, f, tape, arb_parameters(system))
+        return _widest(formal_series(manifold), np.array(manifold.coefficients).tolist())
+    except ZeroDivisionError as error:
+        raise ValueError(
+            f"the series of {manifold.system.name} cannot be enclosed with {bits} bits: {error}; "
+            "raise bits"
+        ) from error
     finally:
         flint.ctx.prec = before
 
 
-def _enclosed(manifold: Manifold, f: Any, tape: Tape, p: Any) -> Enclosure:
-    flint = require_flint()
-    arb = flint.arb
-    rows: list[list[float]] = np.array(manifold.coefficients).tolist()
-    point = _fixed(f, rows[0], p)
-    multiplier = manifold.multipliers[0].real
-    guess = multiplier if manifold.kind == "unstable" else 1 / multiplier
-    mu, direction = _eigenpair(value_and_jacobian(f, point, p)[1], guess, rows[1])
-    expansion, order = Expansion(tape), len(rows) - 1
-    expansion.push(0, point)
-    expansion.push(1, direction)
-    series = [point, direction]
-    J = flint.arb_mat(value_and_jacobian(f, point, p)[1])
-    for m in range(2, order + 1):
-        rest = expansion.push(m, [arb(0), arb(0)])
-        A = flint.arb_mat([[mu**m, 0], [0, mu**m]]) - J
-        series.append([row[0] for row in A.solve(flint.arb_mat([[x] for x in rest])).tolist()])
-        expansion.push(m, series[-1])
-    eps = [arb(0), arb(0)]
-    for n in range(order + 1, order * tape.degree() + 1):
-        image = expansion.push(n, [arb(0), arb(0)])
-        eps = [e + abs(x) / abs(mu) ** n for e, x in zip(eps, image, strict=True)]
-    tail = 2 * max(float(e.upper()) for e in eps) + 2.0**-1000
-    small = abs(mu) ** (-order - 1)
-    sizes = [
-        _Size(sum((abs(K[i]) / abs(mu) ** m for m, K in enumerate(series)), arb(0)) + tail * small)
-        for i in range(2)
-    ]
-    slopes = value_and_jacobian(f, sizes, p)[1]
-    norms: list[Any] = [small * sum((_top(x) for x in row), arb(0)) for row in slopes]
-    q = max(float(norm.upper()) for norm in norms)
-    gap = 0.0
-    for i in range(2):
-        total: Any = arb(0)
-        for K, c in zip(series, rows, strict=True):
-            total = total + abs(K[i] - c[i])
-        gap = max(gap, float(total.upper()))
-    ok = q <= 0.5
+def _widest(formal: Formal, floats: list[list[float]]) -> Enclosure:
+    """Return the proof for the largest reach that closes, or the refusal at 1."""
+    M, polynomial = formal.order, formal.tape.polynomial
+    last = M * formal.tape.degree() if polynomial else ORDERS * M
+    zero = [formal.mu * 0] * len(floats[0])
+    beyond = [formal.expansion.push(n, zero) for n in range(M + 1, last + 1)]
+    whole = _at(1.0, formal, beyond, floats)
+    parts = (_at(2.0**-k, formal, beyond, floats) for k in range(1, HALVINGS + 1))
+    return whole if whole.ok else next((part for part in parts if part.ok), whole)
+
+
+def _at(
+    reach: float, formal: Formal, beyond: list[list[Any]], floats: list[list[float]]
+) -> Enclosure:
+    """Return the proof, or the refusal, on |t| <= reach."""
+    n = formal.order + 1
+    tail = 2 * _defect(formal, beyond, reach) + 2.0**-1000
+    s = 1 if formal.flow else 1 / abs(formal.mu)
+    q = _weight(formal, n) * _slope(formal, reach * s, tail * s**n)
+    radius = (_gap(formal, floats, reach) + _upper(tail)) * MARGIN
+    ok = bool(q <= 0.5) and bool(np.isfinite(radius))
     return Enclosure(
         ok=ok,
-        radius=(gap + tail) * (1 + 1e-15) if ok else float("inf"),
-        tail=tail,
-        contraction=q,
+        radius=radius if ok else float("inf"),
+        reach=reach,
+        tail=_upper(tail),
+        contraction=_upper(q),
         reason="the tail is a contraction"
         if ok
-        else f"the tail's contraction factor is {q:.3g}, above 1/2; raise order",
+        else f"the tail's contraction factor is {_upper(q):.3g}, above 1/2; raise order",
     )
 
 
-def _top(x: Any) -> Any:
-    return x.top if isinstance(x, _Size) else require_flint().arb(abs(x))
+def _weight(formal: Formal, n: int) -> Any:
+    """Return |w_n|."""
+    return 1 / (n * abs(formal.mu)) if formal.flow else 1 / abs(formal.mu) ** n
 
 
-def _fixed(f: Any, guess: list[float], p: Any) -> list[Any]:
-    """Return balls that contain the fixed point near `guess`, by interval Newton."""
-    flint = require_flint()
-    arb, box, proved = flint.arb, [flint.arb(x, 1e-9) for x in guess], False
-    for _ in range(6):
-        middle = [arb(x.mid()) for x in box]
-        gap = [y - x for x, y in zip(middle, f(middle, p), strict=True)]
-        J = flint.arb_mat(value_and_jacobian(f, box, p)[1]) - flint.arb_mat([[1, 0], [0, 1]])
-        step = J.solve(flint.arb_mat([[g] for g in gap])).tolist()
-        new = [m - s[0] for m, s in zip(middle, step, strict=True)]
-        if not all(x.contains(y) for x, y in zip(box, new, strict=True)):
-            break  # at the precision, if one step has been proved
-        box, proved = new, True
-    if not proved:
-        raise ValueError(f"no fixed point is proved near {guess}; refine the guess")
-    return box
+def _sizes(formal: Formal, radius: Any, more: Any = 0) -> list[Majorant]:
+    """Return K_M at |t| = radius, plus any series of order above M and norm at most `more`."""
+    above = list(enumerate(formal.series))[1:]
+    return [
+        Majorant(c, sum((abs(K[i]) * radius**m for m, K in above), more))
+        for i, c in enumerate(formal.series[0])
+    ]
 
 
-def _eigenpair(J: Any, guess: float, along: list[float]) -> tuple[Any, list[Any]]:
-    """Return the eigenvalue near `guess` and its eigenvector, scaled like the float one."""
-    arb = require_flint().arb
-    (a, b), (c, d) = [[arb(x) for x in row] for row in J]
-    half, det = (a + d) / 2, a * d - b * c
-    root = (half * half - det).sqrt()
-    mu = half + root if abs(float((half + root).mid()) - guess) < abs(
-        float((half - root).mid()) - guess
-    ) else half - root  # fmt: skip
-    first, second = [b, mu - a], [mu - d, c]
-    vector = first if float(abs(first[0]).lower()) + float(abs(first[1]).lower()) > float(
-        abs(second[0]).lower()
-    ) + float(abs(second[1]).lower()) else second  # fmt: skip
-    i = 0 if abs(along[0]) >= abs(along[1]) else 1
-    return mu, [x * arb(along[i]) / vector[i] for x in vector]
+def _defect(formal: Formal, beyond: list[list[Any]], reach: float) -> Any:
+    """Return eps."""
+    r, first = require_flint().arb(reach), formal.order + 1
+    eps = [formal.mu * 0] * len(formal.series[0])
+    for n, image in enumerate(beyond, start=first):
+        weight = _weight(formal, n) * r**n
+        eps = [e + weight * abs(x) for e, x in zip(eps, image, strict=True)]
+    total = max(eps, key=_upper)
+    if formal.tape.polynomial:
+        return total
+    n = first + len(beyond)
+    return total + min((_rest(formal, n, r, rho) for rho in RADII), key=_upper)
+
+
+def _rest(formal: Formal, n: int, r: Any, rho: float) -> Any:
+    """Return a bound of the orders n, n + 1, ... of eps."""
+    try:
+        image = formal.g(_sizes(formal, r * rho), formal.p)
+    except ArithmeticError:
+        return require_flint().arb("inf")
+    largest = max((_norm(y) for y in image), key=_upper)
+    return largest * _weight(formal, n) / require_flint().arb(rho) ** n
+
+
+def _slope(formal: Formal, radius: Any, more: Any) -> Any:
+    """Return a bound of [DG(K_M + h)] at |t| = radius, [h] <= more: the largest sum of a row."""
+    try:
+        sizes = _sizes(formal, radius, more)
+        rows = value_and_jacobian(formal.g, sizes, formal.p)[1]
+    except ArithmeticError:
+        return require_flint().arb("inf")
+    return max((sum(map(_norm, row), formal.mu * 0) for row in rows), key=_upper)
+
+
+def _gap(formal: Formal, floats: list[list[float]], reach: float) -> float:
+    """Return a bound of the distance of the floats to the enclosed coefficients."""
+    r, total = require_flint().arb(reach), [formal.mu * 0] * len(floats[0])
+    for m, (K, row) in enumerate(zip(formal.series, floats, strict=True)):
+        total = [g + r**m * abs(x - c) for g, x, c in zip(total, K, row, strict=True)]
+    return max(map(_upper, total))
+
+
+def _norm(x: Any) -> Any:
+    return x.norm if isinstance(x, Majorant) else abs(require_flint().arb(x))
+
+
+def _upper(x: Any) -> float:
+    top = float(x.upper())
+    return float("inf") if np.isnan(top) else top

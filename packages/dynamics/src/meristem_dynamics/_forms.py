@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from meristem_dynamics._exact import Exact
 from meristem_dynamics._sturm import positive_on, real_roots
 from meristem_dynamics._systems import Flow, Map, System
 from meristem_dynamics._tape import Tape, taylor_polynomials
@@ -174,12 +175,12 @@ def normal_form(system: System) -> Normal:
     """Return the homogeneous parts of a degenerate saddle at the origin."""
     if system.dim != 2:
         raise ValueError(f"{system.name} has dimension {system.dim}; the conditions are planar")
-    tape = Tape(system.f, 2, system.parameters(Fraction))
+    tape = Tape(system.f, 2, system.parameters(Exact))
     if not tape.polynomial:
         raise ValueError(
             f"{system.name} is no polynomial; give its Taylor polynomial with degenerate_saddle"
         )
-    rows = taylor_polynomials(tape, [Fraction(0), Fraction(0)], tape.degree())
+    rows = taylor_polynomials(tape, [Exact(0), Exact(0)], tape.degree())
     parts = [[[Fraction(c) for c in form] for form in row] for row in rows]
     identity = [Fraction(int(isinstance(system, Map))), Fraction(0)]
     for i, row in enumerate(parts):
@@ -188,7 +189,7 @@ def normal_form(system: System) -> Normal:
         if row[1] != identity[:: 1 - 2 * i]:
             raise ValueError(
                 f"row {i} of the linear part is {[str(c) for c in row[1]]}; a degenerate "
-                f"saddle has {'1' if isinstance(system, Map) else '0'} there, so use parameterize"
+                f"saddle has {'1' if isinstance(system, Map) else '0'} there, so use invariant_manifold"
             )
     return _split(system, parts)
 

@@ -25,6 +25,7 @@ RESONANCE = 1e-8
 NEUTRAL = 1e-9
 NEWTON_STEPS = 30
 LARGEST = 10.0  # no term exceeds this times 1 + |point| on the domain
+BLOCK = 8  # powers of t at once in a matrix product
 SAMPLES = np.linspace(-1.0, 1.0, 33)
 
 
@@ -61,12 +62,7 @@ class Manifold:
         """
         t = np.asarray(t, dtype=float)
         if self.dim == 1:
-            columns = np.array(self.coefficients)[..., None]  # by degree and variable
-            total = np.zeros((columns.shape[1], t.size)) + columns[-1]
-            for c in columns[-2::-1]:
-                total *= t.ravel()
-                total += c
-            return total.T.reshape(*t.shape, -1)
+            return _polynomial(np.array(self.coefficients), t.ravel()).T.reshape(*t.shape, -1)
         a, b = self._pair(t)
         total: Any = np.zeros((*a.shape, len(self.coefficients[0])), dtype=complex)
         for k, c in enumerate(self.coefficients):
@@ -76,11 +72,14 @@ class Manifold:
 
     def inner(self, t: Any) -> Any:
         """Return R t, the image of a parameter under the map; for flows the velocity."""
+        return self._times(t, self.multipliers)
+
+    def _times(self, t: Any, factors: Any) -> Any:
         t = np.asarray(t, dtype=float)
         if self.dim == 1:
-            return t * self.multipliers[0].real
+            return t * factors[0].real
         a, b = self._pair(t)
-        a, b = a * self.multipliers[0], b * self.multipliers[1]
+        a, b = a * factors[0], b * factors[1]
         return np.stack([a.real, a.imag] if self._complex else [a.real, b.real], axis=-1)
 
     @property
@@ -94,13 +93,20 @@ class Manifold:
         return first + 1j * second, first - 1j * second
 
     def residual_at(self, t: Any) -> Float[np.ndarray, " n"]:
-        """Return the sup-norm defect of the invariance equation at parameters t."""
-        z = self(t)
-        p = self.system.parameters()
-        image = np.stack(np.broadcast_arrays(*self.system.f(components(z), p)), axis=-1)
-        if isinstance(self.system, Map):
-            return np.abs(image - self(self.inner(t))).max(axis=-1)
-        return np.abs(image - self._velocity(t)).max(axis=-1)
+        """Return the sup-norm defect of the invariance equation at parameters t.
+
+        Both sides stay in |t| <= 1: of an unstable manifold of a map it is that of
+        F(K(R^-1 t)) = K(t), else of F(K(t)) = K(R t) or f(K(t)) = DK(t) R t.
+        """
+        system, start, end = self.system, np.asarray(t, dtype=float), self.inner(t)
+        if isinstance(system, Map) and self.kind == "unstable":
+            start, end = self._times(t, 1 / self.multipliers), start
+        parts = system.f(components(self(start)), system.parameters())
+        image = np.stack(np.broadcast_arrays(*parts), axis=-1)
+        gap = image - (self(end) if isinstance(system, Map) else self._velocity(start))
+        if isinstance(system, Map) and system.torus:
+            gap = gap - np.rint(gap)
+        return np.abs(gap).max(axis=-1)
 
     def _velocity(self, t: Any) -> Any:
         t, lambdas = np.asarray(t, dtype=float), self.multipliers
@@ -116,6 +122,22 @@ class Manifold:
                 monomial = (a ** (k - j) * b**j)[..., None]
                 total = total + rate * monomial * np.reshape(c, (-1, k + 1))[:, j]
         return np.real(total)
+
+
+def _polynomial(rows: Any, t: Any) -> Any:
+    """Return sum_k rows[k] t^k, shape (d, n): products of BLOCK powers, then Horner in t^BLOCK."""
+    blocks = -(-len(rows) // BLOCK)
+    padded = np.zeros((blocks * BLOCK, rows.shape[1]))
+    padded[: len(rows)] = rows
+    powers = np.ones((BLOCK + 1, t.size))
+    for k in range(BLOCK):
+        np.multiply(powers[k], t, out=powers[k + 1])
+    sums = padded.reshape(blocks, BLOCK, -1).transpose(0, 2, 1) @ powers[:-1]
+    total = sums[-1]
+    for part in sums[-2::-1]:
+        total *= powers[-1]
+        total += part
+    return total
 
 
 def fixed_point(system: System, guess: Any) -> FixedPoint:

@@ -259,7 +259,9 @@ class _Tangent:
     __rmul__ = __mul__
 
     def __truediv__(self, other: Any) -> "_Tangent":
-        return self * (1 / other)
+        if isinstance(other, _Tangent):
+            return self * (1 / other)
+        return _Tangent(self.value / other, [a / other for a in self.slopes])
 
     def __rtruediv__(self, other: Any) -> "_Tangent":
         value = 1 / self.value

@@ -7,7 +7,11 @@ from meristem_losses._advantages import (
     scale_by_batch_std,
     scale_by_group_std,
 )
-from meristem_losses._divergence_heads import token_forward_kl, token_reverse_kl
+from meristem_losses._divergence_heads import (
+    token_forward_kl,
+    token_jsd,
+    token_reverse_kl,
+)
 from meristem_losses._divergences import (
     CHI2_KL,
     FORWARD_KL,
@@ -20,7 +24,9 @@ from meristem_losses._divergences import (
     alpha_divergence,
 )
 from meristem_losses._entropy import AdaptiveEntropy, entropy_bonus
+from meristem_losses._gradient_filter import drop_large_gradients
 from meristem_losses._off_policy import (
+    distillation_advantages,
     dual_importance_loss,
     high_entropy_mask,
     off_policy_mask,
@@ -37,6 +43,10 @@ from meristem_losses._policy import (
     k2,
     k3,
     kl_cov_loss,
+    kl_cov_penalty,
+    old_k1,
+    old_k2,
+    old_k3,
     oreal_loss,
     ppo_clip_loss,
     reinforce_loss,
@@ -107,6 +117,7 @@ from meristem_losses._sft import (
     z_loss,
 )
 from meristem_losses._stats import TokenStats, next_token_targets, sequence_logprobs
+from meristem_losses._teacher import Teacher
 
 __all__ = [
     "CHI2_KL",
@@ -120,6 +131,7 @@ __all__ = [
     "Divergence",
     "FusedLoss",
     "Pairs",
+    "Teacher",
     "TokenStats",
     "a2po_loss",
     "alpha_divergence",
@@ -140,8 +152,10 @@ __all__ = [
     "cpo_loss",
     "dft_loss",
     "discopop_loss",
+    "distillation_advantages",
     "dpo_loss",
     "dpop_loss",
+    "drop_large_gradients",
     "dual_importance_loss",
     "eaft_loss",
     "entropy_bonus",
@@ -162,6 +176,7 @@ __all__ = [
     "k2",
     "k3",
     "kl_cov_loss",
+    "kl_cov_penalty",
     "kto_loss",
     "kto_reference_point",
     "leave_one_out_advantages",
@@ -174,6 +189,9 @@ __all__ = [
     "next_token_targets",
     "nll_loss",
     "off_policy_mask",
+    "old_k1",
+    "old_k2",
+    "old_k3",
     "optimal_values",
     "oreal_loss",
     "orpo_loss",
@@ -197,6 +215,7 @@ __all__ = [
     "sppo_loss",
     "token_advantages",
     "token_forward_kl",
+    "token_jsd",
     "token_logprobs",
     "token_logprobs_from_logits",
     "token_reverse_kl",

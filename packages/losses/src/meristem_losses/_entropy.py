@@ -3,11 +3,12 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from meristem_losses._stats import TokenStats, need
+from meristem_losses._stats import TokenStats, finite, need
 
 
 def entropy_bonus(stats: TokenStats, coefficient: float) -> Float[Tensor, "B S"]:
     """Return -coefficient times the entropy of each token's distribution."""
+    finite(coefficient=coefficient)
     return -coefficient * need(stats, "entropy", "entropy_bonus")
 
 

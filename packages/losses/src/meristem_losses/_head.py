@@ -1,8 +1,9 @@
 """Logits of a chunk of rows, their statistics and the gradient, worked in place in one buffer.
 
 - y = s (h W' + b), soft-capped y = c tanh(y / c), z = y / temperature, in this order
-- dz = a (1[v = target] - p) + l p - e p (log p + H) + m / V for incoming gradients
-  a, l, e, m of logprobs, lse, entropy and mean logit
+- dz = a (1[v = target] - p) + l p - e p (log p + H) + m / V + d pull for incoming gradients
+  a, l, e, m, d of logprobs, lse, entropy, mean logit and the divergence from a teacher, whose
+  gradient `pull` is known beforehand but for the factor d
 - float64 stays float64; else everything behind the matrix product is float32
 """
 
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from meristem_losses._teacher import Teacher, compare
 
 CPU_BUFFER_BYTES, CUDA_BUFFER_BYTES = 64 << 20, 256 << 20
 
@@ -26,16 +29,21 @@ class Options:
     mean_logit: bool = False
     log_collision: bool = False
     top_k_entropy: int | None = None
+    is_top1: bool = False
 
 
 @dataclass(slots=True)
 class Chunk:
-    """One chunk: unnormalised probabilities exp(z - max), and z where a later step needs it."""
+    """One chunk: unnormalised probabilities exp(z - max), and z where a later step needs it.
+
+    `pull` is the gradient of the divergence from a teacher on z.
+    """
 
     exps: Float[Tensor, "N V"]
     total: Float[Tensor, "N 1"]
     logits: Float[Tensor, "N V"] | None
-    rows: dict[str, Float[Tensor, " N"]]
+    rows: dict[str, Tensor]
+    pull: Float[Tensor, "N V"] | None = None
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -53,13 +61,19 @@ def operands(
     return hidden.to(kind), weight.to(kind)
 
 
-def chunk_rows(weight: Float[Tensor, "V D"], chunk_tokens: int | None) -> int:
-    """Return the rows of a buffer: what was asked for, or 64 MiB (CUDA: 256 MiB) of logits."""
+def chunk_rows(
+    weight: Float[Tensor, "V D"], chunk_tokens: int | None, *, taught: bool = False
+) -> int:
+    """Return the rows of a buffer: what was asked for, or 64 MiB (CUDA: 256 MiB) of logits.
+
+    Beside a teacher, whose comparison takes several buffers, a buffer is half of that.
+    """
     if chunk_tokens is not None:
         if chunk_tokens < 1:
             raise ValueError(f"chunk_tokens is {chunk_tokens}; it must be at least 1")
         return chunk_tokens
     budget = CUDA_BUFFER_BYTES if weight.is_cuda else CPU_BUFFER_BYTES
+    budget = budget // 2 if taught else budget
     rows = budget // (wide(weight.dtype).itemsize * weight.shape[0])
     return max(64, rows // 64 * 64)
 
@@ -80,14 +94,36 @@ class Head:
     ) -> None:
         self.weight, self.bias, self.options, self.rows = weight, bias, options, rows
         self._buffers: dict[str, Tensor] = {}
+        self._teacher: Head | None = None
 
-    def chunk(self, hidden: Float[Tensor, "N D"], targets: Int[Tensor, " N"]) -> Chunk:
-        """Return a chunk; the one before is gone."""
+    def chunk(
+        self,
+        hidden: Float[Tensor, "N D"],
+        targets: Int[Tensor, " N"],
+        teacher: Teacher | None = None,
+    ) -> Chunk:
+        """Return a chunk, beside the teacher of the same rows; the one before is gone."""
+        z = self.logits(hidden)
+        value, pull = (None, None) if teacher is None else self._compared(z, teacher)
         keeps_logits = self.options.entropy or self.options.softcap is not None
         spare = self._buffer("exps", len(hidden)) if keeps_logits else None
-        return evaluate(self._logits(hidden), targets, self.options, spare)
+        chunk = evaluate(z, targets, self.options, spare)
+        if value is not None:
+            chunk.rows["divergence"], chunk.pull = value, pull
+        return chunk
 
-    def _logits(self, hidden: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
+    def _compared(self, z: Tensor, teacher: Teacher) -> tuple[Tensor, Tensor]:
+        if self._teacher is None:
+            options = Options(
+                scale=teacher.scale, softcap=teacher.softcap, temperature=self.options.temperature
+            )
+            self._teacher = Head(teacher.weight, teacher.bias, options, self.rows)
+        q = self._teacher.logits(teacher.hidden).to(z.dtype)
+        one, two, three = (self._buffer(f"spare {i}", len(z)) for i in range(3))
+        return compare(z, q, teacher, (one, two, three))
+
+    def logits(self, hidden: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
+        """Return z, in the buffer."""
         y = self._buffer("logits", len(hidden))
         if y.dtype == self.weight.dtype:
             torch.mm(hidden, self.weight.T, out=y)
@@ -127,6 +163,8 @@ def evaluate(
     kept = None if spare is None else z
     peak = z.amax(1, keepdim=True)
     exps = (z.sub_(peak) if spare is None else torch.sub(z, peak, out=spare)).exp_()
+    if options.is_top1:
+        rows["is_top1"] = (target == peak)[:, 0]
     total = exps.sum(1, keepdim=True)
     lse = peak + total.log()
     rows["lse"], rows["logprobs"] = lse[:, 0], (target - peak - total.log())[:, 0]
@@ -157,6 +195,8 @@ def logit_gradient(
     dz.scatter_add_(1, targets[:, None], a[:, None])
     if "mean_logit" in grads:
         dz.add_(grads["mean_logit"][:, None] / dz.shape[1])
+    if "divergence" in grads and chunk.pull is not None:
+        dz.addcmul_(chunk.pull, grads["divergence"][:, None])
     factor = slope(chunk.logits, options)
     return dz if isinstance(factor, float) and factor == 1.0 else dz.mul_(factor)
 

@@ -106,8 +106,9 @@ def dual_importance_loss(
             f"weights have shape {tuple(weights.shape)}; pass {tuple(stats.mask.shape)} or one "
             "column"
         )
-    if not bool((weights.expand_as(stats.mask)[stats.mask] >= 0).all()):
-        raise ValueError("weights hold a negative value or NaN at a kept token; a ratio is >= 0")
+    kept = weights.expand_as(stats.mask)[stats.mask]
+    if not bool(((kept >= 0) & kept.isfinite()).all()):
+        raise ValueError("weights hold a negative value or a non-finite one at a kept token")
     ratio = log_ratios(stats, old_logprobs).detach().exp()
     weight = zeroed(weights.detach() * ratio, stats.mask)
     return -weight * fit(stats, advantages) * stats.logprobs
@@ -119,3 +120,29 @@ def optimal_values(rewards: Float[Tensor, "P K"], *, beta: float = 0.5) -> Float
     if not rewards.shape[1] or not bool(torch.isfinite(rewards).all()):
         raise ValueError("rewards must hold a finite number for at least one answer a prompt")
     return beta * ((rewards / beta).logsumexp(1) - math.log(rewards.shape[1]))
+
+
+def distillation_advantages(
+    stats: TokenStats,
+    teacher_logprobs: Float[Tensor, "B S"],
+    *,
+    old_logprobs: Float[Tensor, "B S"] | None = None,
+    gamma: float = 0.0,
+) -> Float[Tensor, "B S"]:
+    """Return w (log p_teacher - log p_old) of sampled tokens, for `reinforce_loss`.
+
+    On-policy distillation on the tokens drawn alone: the gradient is that of KL(p || p_teacher).
+    Without `old_logprobs` p_old is the policy. `gamma` weighs early tokens, behind which most is
+    still to come: w_t = 1 + gamma (1 - sum_{s<t} |A_s| / sum_s |A_s|), as TRL's IW-OPD.
+    """
+    if not 0 <= gamma < float("inf"):
+        raise ValueError(f"gamma is {gamma}; it must be at least 0 and finite")
+    same_shape(stats, "teacher_logprobs", teacher_logprobs)
+    old = stats.logprobs if old_logprobs is None else old_logprobs
+    same_shape(stats, "old_logprobs", old)
+    gap = zeroed((teacher_logprobs - old).detach(), stats.mask)
+    if gamma == 0:
+        return gap
+    size = gap.abs()
+    before = (size.cumsum(1) - size) / size.sum(1, keepdim=True).clamp(min=1e-12)
+    return (1 + gamma * (1 - before)) * gap

@@ -15,18 +15,18 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from meristem_losses._head import Chunk, Head, Options, chunk_rows, logit_gradient, operands
-from meristem_losses._primitive import (
+from meristem_losses._primitive import check, lesson_of, scatter
+from meristem_losses._schedules import (
     DIFFERENTIABLE,
     Accumulator,
-    check,
     chunks,
     concatenate,
     refuse_non_finite,
     refuse_second_derivative,
     row_names,
-    scatter,
 )
 from meristem_losses._stats import TokenStats
+from meristem_losses._teacher import Teacher
 
 GROUP_BUFFERS = 2  # a group may take two buffers before its logits are made twice
 BlockLoss = Callable[[TokenStats, Tensor], Tensor]
@@ -56,6 +56,8 @@ def fused_loss(
     mean_logit: bool = False,
     log_collision: bool = False,
     top_k_entropy: int | None = None,
+    is_top1: bool = False,
+    teacher: Teacher | None = None,
     chunk_tokens: int | None = None,
 ) -> FusedLoss:
     """Return a separable loss whose gradients are formed in the forward pass.
@@ -85,14 +87,17 @@ def fused_loss(
         mean_logit=mean_logit,
         log_collision=log_collision,
         top_k_entropy=top_k_entropy,
+        is_top1=is_top1,
     )
     mask = check(hidden, weight, targets, mask, bias, options)
+    lesson = lesson_of(teacher, mask, len(weight))
     hidden, weight = operands(hidden, weight)
-    size = chunk_rows(weight, chunk_tokens)
+    size = chunk_rows(weight, chunk_tokens, taught=teacher is not None)
     blocks = _token_blocks(mask, size) if groups is None else _row_blocks(mask, groups, size)
     largest = size if groups is None or chunk_tokens is not None else GROUP_BUFFERS * size
+    flat = None if lesson is None else lesson.rows(torch.ones_like(mask))
     value, logprobs = _OnePass.apply(
-        hidden.flatten(0, 1), weight, bias, targets.flatten(), blocks, loss, options, largest
+        hidden.flatten(0, 1), weight, bias, targets.flatten(), blocks, loss, options, largest, flat
     )
     return FusedLoss(value=value, logprobs=logprobs.view(mask.shape))
 
@@ -140,6 +145,7 @@ class _OnePass(torch.autograd.Function):
         loss: BlockLoss,
         options: Options,
         size: int,
+        teacher: Teacher | None,
     ) -> tuple[Tensor, Tensor]:
         needs = ctx.needs_input_grad[:3]
         sums = Accumulator(weight, bias, needs)
@@ -150,13 +156,14 @@ class _OnePass(torch.autograd.Function):
         every: Tensor | None = None
         for block in blocks:
             rows, labels = hidden[block.places], targets[block.places]
-            stats, share, grads, chunk = _loss_of(block, rows, labels, head, loss, size)
+            lesson = teacher and teacher.rows(block.places)
+            stats, share, grads, chunk = _loss_of(block, rows, labels, lesson, head, loss, size)
             total = share if total is None else total + share
             every = share.new_zeros(len(hidden)) if every is None else every
             every[block.places] = stats["logprobs"].to(every.dtype)
             back = None if dh is None else torch.empty_like(rows)
             for c in chunks(len(rows), size) if any(needs) else ():
-                part = head.chunk(rows[c], labels[c]) if chunk is None else chunk
+                part = chunk or head.chunk(rows[c], labels[c], lesson and lesson.rows(c))
                 some = {k: g[c] for k, g in grads.items()}
                 dy = logit_gradient(part, labels[c], some, options)
                 sums.add(dy, rows[c], weight, None if back is None else back[c])
@@ -180,19 +187,25 @@ class _OnePass(torch.autograd.Function):
             None if dh is None else dh.mul_(g),
             None if dw is None else dw.mul_(g).to(kind),
             None if db is None else db.mul_(g).to(bias_kind),
-            *[None] * 5,
+            *[None] * 6,
         )
 
 
 def _loss_of(
-    block: _Block, hidden: Tensor, targets: Tensor, head: Head, loss: BlockLoss, size: int
+    block: _Block,
+    hidden: Tensor,
+    targets: Tensor,
+    teacher: Teacher | None,
+    head: Head,
+    loss: BlockLoss,
+    size: int,
 ) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor], Chunk | None]:
     """Return a block's statistics, loss, gradients on them, and its chunk where it fits."""
     parts, chunk = [], None
     for c in chunks(len(hidden), size):
-        chunk = head.chunk(hidden[c], targets[c])
+        chunk = head.chunk(hidden[c], targets[c], teacher and teacher.rows(c))
         parts.append(chunk.rows)
-    rows = concatenate(parts, row_names(head.options))
+    rows = concatenate(parts, row_names(head.options, teacher))
     refuse_non_finite(rows)
     leaves = {k: v.detach().requires_grad_(k in DIFFERENTIABLE) for k, v in rows.items()}
     with torch.enable_grad():

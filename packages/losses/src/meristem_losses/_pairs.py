@@ -1,6 +1,6 @@
 """What preference losses are given: sums of log-probabilities of pairs, and of single responses."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from meristem_losses._divergences import Divergence
-from meristem_losses._stats import TokenStats, need, row_mean, same_shape, zeroed
+from meristem_losses._stats import TokenStats, finite_values, need, row_mean, same_shape, zeroed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +21,12 @@ class Pairs:
     rejected_ref: Float[Tensor, " N"] | None = None
     chosen_tokens: Float[Tensor, " N"]
     rejected_tokens: Float[Tensor, " N"]
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                finite_values(field.name, value)
 
     def log_ratios(self) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
         """Return log p - log p_ref of the chosen and of the rejected responses."""
@@ -122,3 +128,4 @@ def check_desirable(log_ratios: Tensor, desirable: Bool[Tensor, " N"]) -> None:
     """Refuse labels that do not fit."""
     if log_ratios.shape != desirable.shape:
         raise ValueError(f"{len(log_ratios)} log-ratios but {len(desirable)} labels; pass one each")
+    finite_values("log_ratios", log_ratios)

@@ -4,11 +4,13 @@ r_t = p / p_old of a token, evaluated as exp of a difference held within +-20; A
 (B, S) or (B, 1). Weights, ratios in weights and covariances are detached.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from meristem_losses._stats import TokenStats, positive, same_shape, zeroed
+from meristem_losses._stats import TokenStats, finite, positive, same_shape, zeroed
 
 MAX_LOG_RATIO = 20.0
 
@@ -87,6 +89,7 @@ def oreal_loss(
     """
     a = fit(stats, advantages)
     up, down = stats.mask & (a > 0), stats.mask & (a < 0)
+    finite(positive_weight=positive_weight, negative_weight=negative_weight, kl_weight=kl_weight)
     every = stats.mask.sum().to(stats.logprobs.dtype)
     imitate = -a * stats.logprobs * (positive_weight * every / up.sum().clamp(min=1))
     ratio = (stats.logprobs - stats.logprobs.detach()).exp()
@@ -109,23 +112,68 @@ def kl_cov_loss(
     *,
     top_frac: float = 2e-3,
     weight: float = 1.0,
+    penalty: Callable[[Tensor], Tensor] = torch.abs,
 ) -> Float[Tensor, "B S"]:
-    """Return -r A, plus weight |log r| on the `top_frac` tokens of largest covariance (2505.22617).
+    """Return -r A, plus `kl_cov_penalty` on the tokens of largest covariance (2505.22617).
 
-    `top_frac` is a fraction of the kept tokens, at least one is taken: the authors' 0.2 percent is
-    2e-3; Intern-S1 states 0.2 with weight 0.01. Rank over the whole update batch.
+    The authors' 0.2 percent is `top_frac` 2e-3; Intern-S1 states 0.2 with weight 0.01.
+    """
+    ratio = log_ratios(stats, old_logprobs).exp()
+    loss = zeroed(-ratio * fit(stats, advantages), stats.mask)
+    return loss + kl_cov_penalty(
+        stats, old_logprobs, advantages, top_frac=top_frac, weight=weight, penalty=penalty
+    )
+
+
+def kl_cov_penalty(
+    stats: TokenStats,
+    old_logprobs: Float[Tensor, "B S"],
+    advantages: Advantages,
+    *,
+    top_frac: float = 2e-3,
+    weight: float = 1.0,
+    penalty: Callable[[Tensor], Tensor] = torch.abs,
+) -> Float[Tensor, "B S"]:
+    """Return weight times a divergence from p_old on the `top_frac` of largest covariance, else 0.
+
+    To be added to any policy loss. Rank over the whole update batch.
+
+    Parameters
+    ----------
+    top_frac
+        Fraction of the kept tokens; at least one is taken, none at 0.
+    penalty
+        Of d = log p - log p_old: |d| as in the authors' code, or `old_k1`, `old_k2`, `old_k3`. But
+        for `old_k1` their gradient is 0 at p = p_old: in the first step after sampling they do
+        nothing.
     """
     if not 0 <= top_frac <= 1:
         raise ValueError(f"top_frac is {top_frac}; it must be within [0, 1], a fraction")
-    log_ratio = log_ratios(stats, old_logprobs)
-    loss = -log_ratio.exp() * fit(stats, advantages)
-    n = int(stats.mask.sum())
-    if top_frac and n:
-        ranked = covariances(stats, advantages).masked_fill(~stats.mask, -torch.inf).flatten()
-        top = ranked.topk(max(1, int(top_frac * n))).indices
-        chosen = torch.zeros_like(ranked, dtype=torch.bool).scatter(0, top, True)
-        loss = loss + torch.where(chosen.view_as(loss), weight * log_ratio.abs(), 0.0)
-    return zeroed(loss, stats.mask)
+    if not 0 <= weight < float("inf"):
+        raise ValueError(f"weight is {weight}; it must be at least 0 and finite")
+    d, n = log_ratios(stats, old_logprobs), int(stats.mask.sum())
+    ranked = covariances(stats, advantages).masked_fill(~stats.mask, -torch.inf).flatten()
+    top = ranked.topk(max(1, int(top_frac * n)) if top_frac and n else 0).indices
+    chosen = torch.zeros_like(ranked, dtype=torch.bool).scatter(0, top, True).view_as(d)
+    return weight * torch.where(chosen, penalty(torch.where(chosen, d, 0.0)), 0.0)
+
+
+def old_k1(log_ratio: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Return -d, d = log p - log p_old: unbiased for KL(p_old || p) on tokens of p_old.
+
+    Its gradient is that of `nll_loss`, unbiased too.
+    """
+    return -log_ratio
+
+
+def old_k2(log_ratio: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Return d^2 / 2: biased for KL(p_old || p), equal to it to second order."""
+    return log_ratio**2 / 2
+
+
+def old_k3(log_ratio: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Return exp(d) - 1 - d: unbiased for KL(p_old || p) in value and gradient, never negative."""
+    return log_ratio.expm1() - log_ratio
 
 
 def clip_cov_loss(
@@ -142,6 +190,8 @@ def clip_cov_loss(
     """Return PPO-clip without `fraction` of the tokens, drawn where low < covariance < high."""
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction is {fraction}; it must be within [0, 1]")
+    if not low < high:
+        raise ValueError(f"low is {low}, high is {high}; they must satisfy low < high")
     loss = ppo_clip_loss(stats, old_logprobs, advantages, low=clip, high=clip)
     a, ratio = fit(stats, advantages), log_ratios(stats, old_logprobs).exp()
     cov = covariances(stats, advantages)

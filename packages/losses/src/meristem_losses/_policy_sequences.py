@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from meristem_losses._policy import MAX_LOG_RATIO, Advantages, clipped, fit, log_ratios
-from meristem_losses._stats import TokenStats, positive, row_mean, zeroed
+from meristem_losses._stats import TokenStats, finite_values, positive, row_mean, zeroed
 
 LOWEST_LOG_WEIGHT, HIGHEST_LOG_WEIGHT = math.log(1e-8), 20.0  # VESPO, as its authors' code
 
@@ -59,8 +59,8 @@ def a2po_loss(
         raise ValueError(
             f"{len(log_ratios)} log-ratios but {len(advantages)} advantages; pass one each"
         )
-    if not bool(advantages.isfinite().all()):
-        raise ValueError("advantages hold a non-finite value; leave that response out")
+    finite_values("advantages", advantages)
+    finite_values("log_ratios", log_ratios)
     return (beta * log_ratios - advantages.detach()) ** 2
 
 
@@ -76,7 +76,7 @@ def gmpo_loss(
 
     The clip is one-sided: above for A > 0, below for A < 0. Reduce by `mean_of_sequence_means`.
     """
-    if low < 0 or high < 0:
+    if not (low >= 0 and high >= 0):
         raise ValueError(f"low is {low}, high is {high}; they must be at least 0")
     a, log_ratio = fit(stats, advantages), log_ratios(stats, old_logprobs)
     bounded = torch.where(a > 0, log_ratio.clamp(max=high), log_ratio.clamp(min=-low))

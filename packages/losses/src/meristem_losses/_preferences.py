@@ -13,7 +13,7 @@ from torch.nn.functional import logsigmoid
 
 from meristem_losses._divergences import REVERSE_KL, Divergence
 from meristem_losses._pairs import Pairs, lengths, smoothed
-from meristem_losses._stats import positive
+from meristem_losses._stats import finite, finite_values, positive
 
 
 def dpo_loss(
@@ -25,6 +25,10 @@ def dpo_loss(
     margin: Float[Tensor, " N"] | float = 0.0,
 ) -> Float[Tensor, " N"]:
     """Return -(1 - e) log s(x - margin) - e log s(margin - x) (2305.18290 Eq. 7; cDPO: e > 0)."""
+    if isinstance(margin, Tensor):
+        finite_values("margin", margin)
+    else:
+        finite(margin=margin)
     return smoothed(_logit(pairs, beta, divergence) - margin, smoothing)
 
 
@@ -37,7 +41,7 @@ def soft_dpo_loss(
 ) -> Float[Tensor, " N"]:
     """Return DPO against the probability that the chosen response is the better one."""
     if not bool(((probability >= 0) & (probability <= 1)).all()):
-        raise ValueError("probability holds values outside [0, 1]")
+        raise ValueError("probability holds a non-finite value or one outside [0, 1]")
     x = _logit(pairs, beta, divergence)
     return -probability * logsigmoid(x) - (1 - probability) * logsigmoid(-x)
 
@@ -128,6 +132,7 @@ def nca_loss(pairs: Pairs, *, beta: float = 0.1) -> Float[Tensor, " N"]:
 def bco_loss(pairs: Pairs, *, beta: float = 0.1, shift: float = 0.0) -> Float[Tensor, " N"]:
     """Return -log s(b l_w - shift) - log s(shift - b l_l); shift is the running mean reward."""
     chosen, rejected = _rewards(pairs, beta)
+    finite(shift=shift)
     return -logsigmoid(chosen - shift) - logsigmoid(shift - rejected)
 
 
@@ -170,6 +175,7 @@ def apo_down_loss(pairs: Pairs, *, beta: float = 0.1) -> Float[Tensor, " N"]:
 def dpop_loss(pairs: Pairs, *, beta: float = 0.1, penalty: float = 50.0) -> Float[Tensor, " N"]:
     """Return -log s(b (l_w - l_l - penalty max(0, -l_w))) (DPO-positive)."""
     positive("beta", beta)
+    finite(penalty=penalty)
     chosen, rejected = pairs.log_ratios()
     return -logsigmoid(beta * (chosen - rejected - penalty * (-chosen).clamp(min=0)))
 
@@ -185,6 +191,7 @@ def plackett_luce_loss(scores: Float[Tensor, "N K"], *, beta: float = 0.1) -> Fl
     `scores` are log-ratios, or the link of a divergence on them.
     """
     positive("beta", beta)
+    finite_values("scores", scores)
     x = beta * scores
     return (x.flip(1).logcumsumexp(1).flip(1) - x).sum(1)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from meristem_losses._pairs import Pairs, check_desirable, smoothed
-from meristem_losses._stats import positive
+from meristem_losses._stats import finite, finite_values, positive
 
 
 def cpo_loss(
@@ -24,6 +24,7 @@ def cpo_loss(
     `mean_over_tokens` of `nll_loss` on the chosen rows.
     """
     positive("beta", beta)
+    finite(alpha=alpha)
     margin = smoothed(beta * (pairs.chosen - pairs.rejected), smoothing)
     return margin - alpha * pairs.averages()[0]
 
@@ -33,6 +34,7 @@ def simpo_loss(
 ) -> Float[Tensor, " N"]:
     """Return -log s(b (L_w - L_l) - gamma) (2405.14734)."""
     positive("beta", beta)
+    finite(gamma=gamma)
     chosen, rejected = pairs.averages()
     return smoothed(beta * (chosen - rejected) - gamma, smoothing)
 
@@ -48,6 +50,7 @@ def alphapo_loss(
         A reward that overflows: alpha too large for so improbable a response.
     """
     positive("beta", beta)
+    finite(gamma=gamma, alpha=alpha)
     chosen, rejected = pairs.averages()
     if alpha != 0:
         chosen, rejected = -(-alpha * chosen).expm1() / alpha, -(-alpha * rejected).expm1() / alpha
@@ -61,6 +64,7 @@ def orpo_loss(pairs: Pairs, *, weight: float = 0.1) -> Float[Tensor, " N"]:
 
     L is at most -tiny of its type, so a certain response has large, finite odds.
     """
+    finite(weight=weight)
     chosen, rejected = pairs.averages()
     return -chosen - weight * logsigmoid(_log_odds(chosen) - _log_odds(rejected))
 
@@ -77,6 +81,8 @@ def tpo_loss(
 
     `gold_nll` is a mean over tokens: of each gold response, or one number of the batch, expanded.
     """
+    finite(alpha=alpha)
+    finite_values("gold_nll", gold_nll)
     return cpo_loss(pairs, beta=beta, alpha=0.0, smoothing=smoothing) + alpha * gold_nll
 
 
@@ -90,6 +96,8 @@ def tpo_l_loss(
     smoothing: float = 0.0,
 ) -> Float[Tensor, " N"]:
     """Return `simpo_loss` + alpha NLL of a gold response: the length-normalised TPO."""
+    finite(alpha=alpha)
+    finite_values("gold_nll", gold_nll)
     margin = simpo_loss(pairs, beta=beta, gamma=gamma, smoothing=smoothing)
     return margin + alpha * gold_nll
 
@@ -106,6 +114,8 @@ def kto_loss(
     """Return w_D (1 - s(b (l - k))) or w_U (1 - s(b (k - l))) by label (2402.01306)."""
     positive("beta", beta)
     check_desirable(log_ratios, desirable)
+    finite(desirable_weight=desirable_weight, undesirable_weight=undesirable_weight)
+    finite_values("reference_point", reference_point)
     x = beta * (log_ratios - reference_point.detach())
     return torch.where(
         desirable, desirable_weight * (-x).sigmoid(), undesirable_weight * x.sigmoid()
@@ -129,6 +139,7 @@ def bco_unpaired_loss(
     """Return -log s(b l - shift) for desirable, -log s(shift - b l) for undesirable ones."""
     positive("beta", beta)
     check_desirable(log_ratios, desirable)
+    finite(shift=shift)
     x = beta * log_ratios - shift
     return -logsigmoid(torch.where(desirable, x, -x))
 

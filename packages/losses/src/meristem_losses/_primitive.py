@@ -1,30 +1,16 @@
 """The primitive: per-token statistics of the next token without the logits in memory.
 
-- masked rows leave before any matrix product, so their content cannot matter
-- recompute: logits of one chunk at a time, again in the backward pass; 4 matrix products
-- frozen head: d = W_y - sum_v p_v W_v formed in the forward pass; 2 products, none in the backward
-  pass; the difference is taken before the product, so that confident tokens keep their gradient
+Masked rows leave before any matrix product, so their content cannot matter.
 """
-
-from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from meristem_losses._head import (
-    Head,
-    Options,
-    chunk_rows,
-    logit_gradient,
-    operands,
-    slope,
-    wide,
-)
+from meristem_losses._head import Options, chunk_rows, operands, wide
+from meristem_losses._schedules import FrozenHead, Recompute, refuse_non_finite, row_names
 from meristem_losses._stats import TokenStats
-
-DIFFERENTIABLE = ("logprobs", "lse", "entropy", "mean_logit")
+from meristem_losses._teacher import Teacher
 
 
 def token_logprobs(
@@ -41,13 +27,15 @@ def token_logprobs(
     mean_logit: bool = False,
     log_collision: bool = False,
     top_k_entropy: int | None = None,
+    is_top1: bool = False,
+    teacher: Teacher | None = None,
     chunk_tokens: int | None = None,
 ) -> TokenStats:
     """Return the statistics of every kept token, exactly, in the memory of one chunk of logits.
 
-    Differentiable once in `logprobs`, `lse`, `entropy` and `mean_logit`, towards hidden states,
-    weight and bias. Where weight and bias need no gradient (adapters, frozen heads) and only
-    `logprobs` and `lse` do, the backward pass holds no matrix product.
+    Differentiable once in `logprobs`, `lse`, `entropy`, `mean_logit` and `divergence`, towards
+    hidden states, weight and bias. Where weight and bias need no gradient (adapters, frozen heads)
+    and only `logprobs` and `lse` do, the backward pass holds no matrix product.
 
     Parameters
     ----------
@@ -59,10 +47,13 @@ def token_logprobs(
         True = keep; by default all.
     softcap, temperature
         Logits become softcap tanh(logits / softcap), then are divided by the temperature.
-    entropy, mean_logit, log_collision, top_k_entropy
+    entropy, mean_logit, log_collision, top_k_entropy, is_top1
         Further statistics wanted; `top_k_entropy` is k.
+    teacher
+        Model to compare the distributions with; the statistics then hold `divergence`.
     chunk_tokens
-        Rows per chunk; by default 64 MiB of logits on a CPU, 256 MiB on CUDA.
+        Rows per chunk; by default 64 MiB of logits on a CPU, 256 MiB on CUDA, half of it beside a
+        teacher.
 
     Raises
     ------
@@ -83,20 +74,23 @@ def token_logprobs(
         mean_logit=mean_logit,
         log_collision=log_collision,
         top_k_entropy=top_k_entropy,
+        is_top1=is_top1,
     )
     whole = mask is None
     mask = check(hidden, weight, targets, mask, bias, options)
+    lesson = lesson_of(teacher, mask, len(weight))
     hidden, weight = operands(hidden, weight)
     # indexing copies, a view does not
     rows = hidden.flatten(0, 1) if whole else hidden[mask]
     labels = targets[mask]
-    size = chunk_rows(weight, chunk_tokens)
+    size = chunk_rows(weight, chunk_tokens, taught=teacher is not None)
     trains_head = weight.requires_grad or (bias is not None and bias.requires_grad)
-    if trains_head or entropy or mean_logit:
-        values = _Recompute.apply(rows, weight, bias, labels, options, size)
+    if trains_head or entropy or mean_logit or lesson is not None:
+        kept = None if lesson is None else lesson.rows(mask)
+        values = Recompute.apply(rows, weight, bias, labels, options, size, kept)
     else:
-        values = _FrozenHead.apply(rows, weight, bias, labels, options, size)
-    return scatter(dict(zip(row_names(options), values, strict=True)), mask)
+        values = FrozenHead.apply(rows, weight, bias, labels, options, size)
+    return scatter(dict(zip(row_names(options, lesson), values, strict=True)), mask)
 
 
 def token_logprobs_from_logits(
@@ -109,6 +103,7 @@ def token_logprobs_from_logits(
     mean_logit: bool = False,
     log_collision: bool = False,
     top_k_entropy: int | None = None,
+    is_top1: bool = False,
 ) -> TokenStats:
     """Return the same statistics by plain automatic differentiation, of any order."""
     options = Options(
@@ -117,6 +112,7 @@ def token_logprobs_from_logits(
         mean_logit=mean_logit,
         log_collision=log_collision,
         top_k_entropy=top_k_entropy,
+        is_top1=is_top1,
     )
     mask = check(
         logits, logits.new_empty(logits.shape[2], 1), targets, mask, None, options, width=False
@@ -133,36 +129,29 @@ def token_logprobs_from_logits(
     if top_k_entropy is not None:
         top = z.detach().topk(min(top_k_entropy, z.shape[1]), dim=1).values.log_softmax(1)
         rows["top_k_entropy"] = -(top.exp() * top).sum(1)
+    if is_top1:
+        rows["is_top1"] = z.gather(1, targets[mask][:, None])[:, 0] == z.amax(1)
     refuse_non_finite(rows)
     return scatter(rows, mask)
 
 
-def row_names(options: Options) -> list[str]:
-    """Return the names of the statistics, in the order the kernels return them."""
-    names = ["logprobs", "lse"]
-    names += ["entropy"] * options.entropy + ["mean_logit"] * options.mean_logit
-    names += ["log_collision"] * options.log_collision
-    return names + ["top_k_entropy"] * (options.top_k_entropy is not None)
+def lesson_of(
+    teacher: Teacher | None, mask: Bool[Tensor, "B S"], vocabulary: int
+) -> Teacher | None:
+    """Return the teacher as the kernels take it, or say why it does not fit."""
+    if teacher is None:
+        return None
+    teacher.check(mask.shape, vocabulary)
+    return teacher.frozen(*operands(teacher.hidden, teacher.weight))
 
 
-def scatter(rows: dict[str, Float[Tensor, " N"]], mask: Bool[Tensor, "B S"]) -> TokenStats:
+def scatter(rows: dict[str, Tensor], mask: Bool[Tensor, "B S"]) -> TokenStats:
     """Return statistics of kept tokens in their places, zeros elsewhere."""
 
     def place(values: Tensor) -> Tensor:
         return values.new_zeros(mask.shape).masked_scatter(mask, values)
 
     return TokenStats(mask=mask, **{name: place(values) for name, values in rows.items()})
-
-
-def refuse_non_finite(rows: dict[str, Tensor]) -> None:
-    """Refuse statistics that a NaN or an infinity in the inputs has spoiled."""
-    for name in ("logprobs", "lse"):
-        bad = int((~torch.isfinite(rows[name])).sum())
-        if bad:
-            raise ValueError(
-                f"{name} is not finite at {bad} kept tokens; look for NaN or infinity in hidden, "
-                "weight, bias or logits, or mask those tokens"
-            )
 
 
 def check(
@@ -201,118 +190,3 @@ def check(
     if options.top_k_entropy is not None and options.top_k_entropy < 1:
         raise ValueError(f"top_k_entropy is {options.top_k_entropy}; it must be at least 1")
     return mask
-
-
-def refuse_second_derivative() -> None:
-    """Say which function has second derivatives; gradients are recorded only for those."""
-    if torch.is_grad_enabled():
-        raise RuntimeError(
-            "fused statistics have first derivatives only; use token_logprobs_from_logits"
-        )
-
-
-def chunks(n: int, size: int) -> list[slice]:
-    """Return slices that cover n rows; one empty slice for none."""
-    return [slice(start, min(start + size, n)) for start in range(0, max(n, 1), size)]
-
-
-def concatenate(parts: Sequence[dict[str, Tensor]], names: Sequence[str]) -> dict[str, Tensor]:
-    """Return the chunks' statistics as one, in the order of the names."""
-    return {name: torch.cat([part[name] for part in parts]) for name in names}
-
-
-class Accumulator:
-    """Gradients of the head, summed over chunks in the wide type, rounded once."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, needs: Sequence[bool]) -> None:
-        kind = wide(weight.dtype)
-        self.hidden, self.weight, self.bias = needs
-        self.dw = torch.zeros_like(weight, dtype=kind) if self.weight else None
-        self.db = torch.zeros_like(bias, dtype=kind) if self.bias and bias is not None else None
-
-    def add(self, dy: Tensor, hidden: Tensor, weight: Tensor, dh: Tensor | None) -> None:
-        """Add one chunk's share, and write its gradient on the hidden states into `dh`."""
-        if self.db is not None:
-            self.db += dy.sum(0)
-        if self.dw is not None:
-            self.dw.addmm_(dy.T, hidden.to(dy.dtype))
-        if dh is not None:
-            torch.mm(dy.to(weight.dtype), weight, out=dh)
-
-
-class _Recompute(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        targets: Tensor,
-        options: Options,
-        size: int,
-    ) -> tuple[Tensor, ...]:
-        head = Head(weight, bias, options, min(size, len(hidden)))
-        parts = [head.chunk(hidden[c], targets[c]).rows for c in chunks(len(hidden), size)]
-        rows = concatenate(parts, row_names(options))
-        refuse_non_finite(rows)
-        ctx.save_for_backward(hidden, weight, bias, targets)
-        ctx.options, ctx.size = options, size
-        ctx.mark_non_differentiable(*(v for k, v in rows.items() if k not in DIFFERENTIABLE))
-        return tuple(rows.values())
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        refuse_second_derivative()
-        hidden, weight, bias, targets = ctx.saved_tensors
-        named = dict(zip(row_names(ctx.options), grads, strict=True))
-        sums = Accumulator(weight, bias, ctx.needs_input_grad[:3])
-        head = Head(weight, bias, ctx.options, min(ctx.size, len(hidden)))
-        dh = torch.empty_like(hidden) if sums.hidden else None
-        for c in chunks(len(hidden), ctx.size):
-            chunk = head.chunk(hidden[c], targets[c])
-            share = {k: g[c] for k, g in named.items() if k in DIFFERENTIABLE}
-            dy = logit_gradient(chunk, targets[c], share, ctx.options)
-            sums.add(dy, hidden[c], weight, None if dh is None else dh[c])
-        dw = None if sums.dw is None else sums.dw.to(weight.dtype)
-        db = None if sums.db is None else sums.db.to(bias.dtype)
-        return dh, dw, db, None, None, None
-
-
-class _FrozenHead(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        targets: Tensor,
-        options: Options,
-        size: int,
-    ) -> tuple[Tensor, ...]:
-        head = Head(weight, bias, options, min(size, len(hidden)))
-        parts, target_rows, differences = [], [], []
-        for c in chunks(len(hidden), size):
-            chunk = head.chunk(hidden[c], targets[c])
-            parts.append(chunk.rows)
-            if not ctx.needs_input_grad[0]:
-                continue
-            dz = slope(chunk.logits, options)
-            at_target = dz.gather(1, targets[c][:, None]) if isinstance(dz, Tensor) else dz
-            target_rows.append((weight[targets[c]] * at_target).to(hidden.dtype))
-            q = chunk.exps.div_(-chunk.total)
-            q.scatter_add_(1, targets[c][:, None], torch.ones_like(chunk.total))
-            differences.append(q.mul_(dz).to(weight.dtype) @ weight)
-        rows = concatenate(parts, row_names(options))
-        refuse_non_finite(rows)
-        none = [hidden[:0]]
-        ctx.save_for_backward(torch.cat(target_rows or none), torch.cat(differences or none))
-        ctx.mark_non_differentiable(*(v for k, v in rows.items() if k not in DIFFERENTIABLE))
-        return tuple(rows.values())
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        refuse_second_derivative()
-        target, difference = ctx.saved_tensors
-        a, l = grads[0][:, None], grads[1][:, None]
-        dh = a * difference + l * (target - difference)
-        return dh.to(difference.dtype), None, None, None, None, None

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from meristem_losses._divergences import Divergence
 from meristem_losses._readouts import next_values, q_values, soft_values, token_advantages
-from meristem_losses._stats import TokenStats, need, positive, row_mean, same_shape, zeroed
+from meristem_losses._stats import TokenStats, finite, need, positive, row_mean, same_shape, zeroed
 
 
 def nll_loss(stats: TokenStats, *, smoothing: float = 0.0) -> Float[Tensor, "B S"]:
@@ -36,7 +36,7 @@ def eaft_loss(stats: TokenStats, *, alpha: float = 1.0, k: int = 20) -> Float[Te
     H_k, in the statistics as `top_k_entropy` of the same k, is the entropy of the k most probable
     tokens after renormalising.
     """
-    if alpha < 0 or k < 2:
+    if not (0 <= alpha < math.inf and k >= 2):
         raise ValueError(f"alpha is {alpha}, k is {k}; they must be at least 0 and 2")
     gate = need(stats, "top_k_entropy", "eaft_loss").detach() / math.log(k)
     return -(gate**alpha) * stats.logprobs
@@ -48,6 +48,7 @@ def iw_sft_loss(
     """Return -w log p, w = min(exp(power mean_t(log p - log p_ref)), cap), one w a sequence."""
     ratio = _log_ratio(stats, "ref_logprobs", ref_logprobs)
     positive("cap", cap)
+    finite(power=power)
     mean = row_mean(ratio, stats.mask)
     return -(power * mean).clamp(max=math.log(cap)).exp() * stats.logprobs
 
@@ -69,7 +70,7 @@ def psft_loss(
 
     A minimum with advantage 1 only binds above, so the gradient ends where p / p_old > 1 + high.
     """
-    if not 0 <= low < 1 or high < 0:
+    if not (0 <= low < 1 and high >= 0):
         raise ValueError(f"low is {low}, high is {high}; they must be in [0, 1) and at least 0")
     same_shape(stats, "old_logprobs", old_logprobs)
     ratio = (stats.logprobs - old_logprobs.detach()).clamp(max=math.log(1 + high)).exp()
@@ -81,6 +82,7 @@ def asft_loss(
 ) -> Float[Tensor, "B S"]:
     """Return dynamic fine-tuning plus weight KL(p_ref || p) over the full vocabulary."""
     same_shape(stats, "forward_kl", forward_kl)
+    finite(weight=weight)
     return dft_loss(stats) + weight * forward_kl
 
 

@@ -5,7 +5,8 @@
 - natural logarithms; zeros where the mask is False
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,7 +19,8 @@ class TokenStats:
 
     `logprobs` log p(target); `lse` log of the sum of exponentiated logits; `entropy` nats;
     `mean_logit` mean over the vocabulary; `log_collision` log of the sum of squared probabilities
-    and `top_k_entropy`, entropy of the k largest after renormalising, carry no gradient.
+    and `top_k_entropy`, entropy of the k largest after renormalising, carry no gradient;
+    `is_top1` whether no token is more probable than the target; `divergence` from a `Teacher`.
     """
 
     logprobs: Float[Tensor, "B S"]
@@ -28,6 +30,23 @@ class TokenStats:
     mean_logit: Float[Tensor, "B S"] | None = None
     log_collision: Float[Tensor, "B S"] | None = None
     top_k_entropy: Float[Tensor, "B S"] | None = None
+    is_top1: Bool[Tensor, "B S"] | None = None
+    divergence: Float[Tensor, "B S"] | None = None
+
+    def __post_init__(self) -> None:
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "mask"}
+        for name, value in given.items():
+            if value is not None and value.shape != self.mask.shape:
+                raise ValueError(
+                    f"{name} has shape {tuple(value.shape)}, the mask {tuple(self.mask.shape)}; "
+                    "pass one value a position"
+                )
+        kept = {
+            k: torch.isfinite(v.detach()) | ~self.mask for k, v in given.items() if v is not None
+        }
+        if not bool(torch.stack([x.all() for x in kept.values()]).all()):
+            names = " and ".join(k for k, x in kept.items() if not bool(x.all()))
+            raise ValueError(f"{names} hold a non-finite value at a kept token; mask that token")
 
     def select(self, rows: Int[Tensor, " R"]) -> "TokenStats":
         """Return the statistics of some rows."""
@@ -43,6 +62,8 @@ class TokenStats:
             mean_logit=some(self.mean_logit),
             log_collision=some(self.log_collision),
             top_k_entropy=some(self.top_k_entropy),
+            is_top1=some(self.is_top1),
+            divergence=some(self.divergence),
         )
 
 
@@ -106,3 +127,16 @@ def positive(name: str, value: float) -> None:
     """Refuse a value that is not above 0 and finite."""
     if not 0 < value < float("inf"):
         raise ValueError(f"{name} is {value}; it must be above 0 and finite")
+
+
+def finite(**given: float) -> None:
+    """Refuse numbers that are NaN or infinite, by name."""
+    for name, value in given.items():
+        if not math.isfinite(value):
+            raise ValueError(f"{name} is {value}; it must be finite")
+
+
+def finite_values(name: str, values: Tensor) -> None:
+    """Refuse a tensor with a NaN or an infinity."""
+    if not bool(torch.isfinite(values.detach()).all()):
+        raise ValueError(f"{name} hold a non-finite value; leave that response out")

@@ -12,23 +12,29 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from transformers import TrainerCallback
 
+from meristem_losses._gradient_filter import drop_large_gradients
+from meristem_losses._model_head import Head, head_of, head_options, unwrap
 from meristem_losses._one_pass import fused_loss
 from meristem_losses._primitive import token_logprobs
-from meristem_losses._stats import TokenStats, next_token_targets
+from meristem_losses._snapshot import Snapshot
+from meristem_losses._stats import TokenStats, next_token_targets, positive
+from meristem_losses._teacher import Teacher
+
+__all__ = [
+    "GradientNormFilter",
+    "Head",
+    "SFTLoss",
+    "Statistics",
+    "head_of",
+    "head_options",
+    "hidden_states",
+    "score",
+    "with_sft_loss",
+]
 
 SFTLoss = Callable[[TokenStats, TokenStats | None], Tensor]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
-    """The output embedding of a model and what shapes its logits."""
-
-    weight: Float[Tensor, "V D"]
-    bias: Float[Tensor, " V"] | None
-    scale: float
-    softcap: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,36 +45,10 @@ class Statistics:
     mean_logit: bool = False
     log_collision: bool = False
     top_k_entropy: int | None = None
+    is_top1: bool = False
 
 
 PLAIN = Statistics()
-
-
-def head_of(model: nn.Module) -> Head:
-    """Return the head of a causal model, unwrapped; shards are gathered.
-
-    Raises
-    ------
-    ValueError
-        A model without output embeddings, or with an adapter on them.
-    """
-    inner = unwrap(model)
-    linear = inner.get_output_embeddings()
-    if linear is None:
-        raise ValueError(f"{type(inner).__name__} has no output embeddings; pass a causal model")
-    if hasattr(linear, "base_layer"):
-        raise ValueError(
-            "an adapter sits on the output embeddings, whose weight alone would be used; leave "
-            "lm_head out of its target modules"
-        )
-    config = inner.config.get_text_config()
-    bias = getattr(linear, "bias", None)
-    return Head(
-        weight=_whole(linear.weight),
-        bias=None if bias is None else _whole(bias),
-        scale=_scale(config),
-        softcap=getattr(config, "final_logit_softcapping", None),
-    )
 
 
 def hidden_states(
@@ -123,17 +103,13 @@ def score(
     return stats, auxiliary
 
 
-def head_options(model: nn.Module) -> dict[str, Any]:
-    """Return the head as keyword arguments of the primitive."""
-    head = head_of(model)
-    return {"weight": head.weight, "bias": head.bias, "scale": head.scale, "softcap": head.softcap}
-
-
 def with_sft_loss(
     trainer_class: type,
     loss: SFTLoss,
     *,
     reference: nn.Module | None = None,
+    snapshot_steps: int | None = None,
+    compare: Callable[..., Teacher] | None = None,
     statistics: Statistics = PLAIN,
 ) -> type:
     """Return a subclass of transformers' `Trainer` or TRL's `SFTTrainer` that minimises a loss.
@@ -146,6 +122,13 @@ def with_sft_loss(
         A loss must not couple rows: they come in blocks, in one pass over the head.
     reference
         Frozen model that scores the same batch, on the trainer's device.
+    snapshot_steps
+        In place of a reference: the policy itself, as it was at the last multiple of so many
+        optimiser steps (the outer batches of `psft_loss`); a run that is continued elsewhere takes
+        one where it goes on. Costs a copy of what is trained.
+    compare
+        Makes the reference a teacher: the statistics hold `divergence` from it, and the loss gets
+        None in place of the reference's own. For example ``partial(Teacher, beta=0.5)``.
 
     Examples
     --------
@@ -154,6 +137,21 @@ def with_sft_loss(
     >>> with_sft_loss(Trainer, lambda stats, ref: dft_loss(stats)).__name__
     'TrainerWithLoss'
     """
+    if reference is not None and snapshot_steps is not None:
+        raise ValueError("reference and snapshot_steps are two old policies; choose one")
+    if compare is not None and reference is None and snapshot_steps is None:
+        raise ValueError("compare needs a reference to compare with, or snapshot_steps")
+    snapshot = None if snapshot_steps is None else Snapshot(snapshot_steps)
+
+    def beside(referee: nn.Module, targets: Tensor, mask: Tensor, rest: dict[str, Any]) -> Any:
+        """Return the statistics of the reference, or the reference as teacher."""
+        hidden = hidden_states(referee, **rest)[0][:, -targets.shape[1] :]
+        head = {k: v.detach() if isinstance(v, Tensor) else v  # of now: a snapshot leaves again
+                for k, v in head_options(referee).items()}  # fmt: skip
+        if compare is not None:
+            return None, compare(hidden=hidden, **head)
+        more = asdict(statistics)
+        return token_logprobs(hidden, targets=targets, mask=mask, **head, **more), None
 
     class WithLoss(trainer_class):
         def compute_loss(
@@ -166,13 +164,15 @@ def with_sft_loss(
             rest = {k: v for k, v in inputs.items() if k not in ("labels", "use_cache")}
             labels = inputs["labels"]
             targets, mask = next_token_targets(labels.clamp(min=0), labels != -100)
-            other = None
+            other, teacher = None, None
             if reference is not None:
                 with torch.no_grad():
-                    other, _ = score(
-                        reference, labels.clamp(min=0), labels != -100, statistics=statistics,
-                        **rest,
-                    )  # fmt: skip
+                    other, teacher = beside(reference, targets, mask, rest)
+            elif snapshot is not None:
+                if model.training:
+                    snapshot.follow(model, self.state.global_step)
+                with snapshot.inside(model) as before:
+                    other, teacher = beside(before, targets, mask, rest)
             hidden, auxiliary = hidden_states(model, **rest)
             count = int(mask.sum()) if num_items_in_batch is None else int(num_items_in_batch)
             count = max(count, 1)
@@ -186,6 +186,7 @@ def with_sft_loss(
                 mask=mask,
                 loss=share,
                 groups=torch.arange(len(targets), device=targets.device),
+                teacher=teacher,
                 **head_options(model),
                 **asdict(statistics),
             ).value
@@ -208,37 +209,38 @@ def with_sft_loss(
     return named(WithLoss, trainer_class)
 
 
+class GradientNormFilter(TrainerCallback):
+    """Callback that skips optimiser steps of a gradient norm above a threshold (2508.15763: 0.3).
+
+    For any of the trainers: ``Trainer(..., callbacks=[GradientNormFilter(max_norm=0.3)])``. A
+    skipped step moves neither parameters nor moments; the learning rate goes on. `skipped` counts
+    norms above, `not_finite` NaN and infinity apart, `steps` all.
+    """
+
+    def __init__(self, *, max_norm: float = 0.3) -> None:
+        positive("max_norm", max_norm)
+        self.max_norm = max_norm
+        self.steps = self.skipped = self.not_finite = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Refuse a trainer that clips to the threshold first."""
+        if args.max_grad_norm and args.max_grad_norm <= self.max_norm:
+            raise ValueError(
+                f"max_grad_norm ({args.max_grad_norm}) clips every gradient to the threshold "
+                f"({self.max_norm}) or below, so that none is ever skipped; raise it or set it to 0"
+            )
+
+    def on_pre_optimizer_step(
+        self, args: Any, state: Any, control: Any, *, model: nn.Module, **given: Any
+    ) -> None:
+        """Drop the gradients of a step that is not to be taken."""
+        norm = drop_large_gradients(model.parameters(), max_norm=self.max_norm)
+        self.steps += 1
+        self.skipped += self.max_norm < norm < float("inf")
+        self.not_finite += not norm < float("inf")
+
+
 def named(made: type, trainer_class: type) -> type:
     """Name a subclass after its parent."""
     made.__name__ = made.__qualname__ = f"{trainer_class.__name__}WithLoss"
     return made
-
-
-def unwrap(model: nn.Module) -> Any:
-    """Return the model below data-parallel wrappers, compilation and adapters."""
-    inner: Any = model
-    while True:
-        if isinstance(inner, nn.parallel.DistributedDataParallel | nn.DataParallel):
-            inner = inner.module
-        elif hasattr(inner, "_orig_mod"):  # torch.compile
-            inner = inner._orig_mod
-        elif hasattr(inner, "get_base_model"):  # PEFT
-            inner = inner.get_base_model()
-        else:
-            return inner
-
-
-def _whole(parameter: Tensor) -> Tensor:
-    return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
-
-
-def _scale(config: Any) -> float:
-    """Return what multiplies the logits; names as the models' configurations have them."""
-    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
-        value = getattr(config, name, None)
-        if value is not None:
-            return float(value)
-    divisor = getattr(config, "logits_scaling", None)
-    if divisor is None:
-        return 1.0
-    return float(divisor) if config.model_type == "hyperclovax" else 1 / float(divisor)

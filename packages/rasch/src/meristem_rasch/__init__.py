@@ -17,6 +17,7 @@ from meristem_rasch._design import design_repeated
 from meristem_rasch._dif import DifTable, logistic_dif, mantel_haenszel, rasch_dif
 from meristem_rasch._dispersion import Dispersion, DispersionBin, Overdispersion, overdispersion
 from meristem_rasch._errors import ConvergenceError, DataError, ExistenceError, IdentificationError
+from meristem_rasch._estimable import collapse_null, drop_extreme
 from meristem_rasch._facet_results import FacetCalibration
 from meristem_rasch._facet_tables import BiasTable, FacetComparison, FacetTable
 from meristem_rasch._facets import Facets
@@ -78,9 +79,11 @@ __all__ = [
     "WaldTest",
     "andersen_test",
     "cohen_kappa",
+    "collapse_null",
     "conditional_probabilities",
     "design_repeated",
     "difficulty_alignment",
+    "drop_extreme",
     "fleiss_kappa",
     "icc",
     "icc_one_way",

@@ -55,8 +55,8 @@ def _check_categories(data: Responses, scores: Int[np.ndarray, "n I"]) -> None:
         i = int(np.argmax(lacking.any(axis=0)))
         raise ExistenceError(
             f"item {data.items[i]}: no informative person scores "
-            f"{np.flatnonzero(lacking[:, i]).tolist()}; its estimates are infinite: drop the item "
-            "or merge categories"
+            f"{np.flatnonzero(lacking[:, i]).tolist()}; its estimates are infinite: see "
+            "drop_extreme for such items and collapse_null for such categories"
         )
 
 

@@ -4,13 +4,14 @@
   a raw score; the engine is that of `Facets`, with persons and items as its two facets
 - "epsilon" adjusts every indicator so that no estimate is infinite and most of the bias is gone
   (Bertoli-Barsotti et al. 2014); "wright" is plain JML with thresholds times (L - 1) / L, L the
-  mean number of answers (Wright & Douglas 1977); "none" is plain JML, biased outwards by about
-  L / (L - 1)
+  mean number of answers (Wright & Douglas 1977); "jackknife" is twice plain JML minus its estimate
+  from halves of everybody's answers, which have twice the bias (Dhaene & Jochmans 2015); "none" is
+  plain JML, biased outwards by about L / (L - 1)
 - standard errors hold the abilities at their estimates
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -21,7 +22,7 @@ from meristem_rasch._calibration import Calibration
 from meristem_rasch._cml import check_model
 from meristem_rasch._connected import check_connected
 from meristem_rasch._design import rating_scale
-from meristem_rasch._errors import ConvergenceError, DataError
+from meristem_rasch._errors import ConvergenceError, DataError, ExistenceError, IdentificationError
 from meristem_rasch._existence import check_existence
 from meristem_rasch._newton_cg import Design, maximise, moments, steps_of
 from meristem_rasch._patterns import distinct_rows, extreme_persons, patterns
@@ -37,14 +38,15 @@ class JML:
     model
         "rasch", "pcm" or "rsm".
     correction
-        "epsilon", "wright" or "none"; the last two leave persons with extreme scores out.
+        "epsilon", "wright", "jackknife" or "none"; the last three leave persons with extreme scores
+        out.
     anchors
         Held difficulties of a "rasch" model: item -> logits. The scale is theirs; else items
         average 0.
     """
 
     model: Literal["rasch", "pcm", "rsm"] = "rasch"
-    correction: Literal["epsilon", "wright", "none"] = "epsilon"
+    correction: Literal["epsilon", "wright", "jackknife", "none"] = "epsilon"
     epsilon: float | int = 0.3
     anchors: Mapping[str, float] = field(default_factory=dict[str, float])
     tol: float = 1e-8
@@ -58,12 +60,14 @@ class JML:
         DataError
             If scores or anchors do not fit the model.
         ExistenceError
-            If an estimate is infinite; names the items.
+            If an estimate is infinite, in a half of the answers too; names the items.
         ConvergenceError
             If `max_steps` steps do not reach `tol`.
         """
         check_model(self.model, data)
         held = self._held(data)
+        if self.correction == "jackknife":
+            return _jackknifed(replace(self, correction="none"), data)
         steps = rating_scale(data.max_score) if self.model == "rsm" else None
         check_existence(data, patterns(data))
         design, answers = self._design(data)
@@ -111,7 +115,8 @@ class JML:
         unknown = [label for label in self.anchors if label not in data.items]
         if unknown:
             raise DataError(f"anchors {unknown} are no items; there are {data.items[:6]}")
-        if self.anchors and (self.model != "rasch" or self.correction == "wright"):
+        corrected = self.correction in ("wright", "jackknife")  # these move anchored items too
+        if self.anchors and (self.model != "rasch" or corrected):
             raise DataError(
                 f"anchors with model {self.model!r} and correction {self.correction!r}: they take "
                 "'rasch' with 'epsilon' or 'none'; Facets anchors locations of graded items"
@@ -160,6 +165,32 @@ class JML:
             free=np.ones(len(first) + len(data.items), dtype=bool),
         )
         return design, float(n.sum() / weight.sum())
+
+
+def _jackknifed(plain: JML, data: Responses) -> Calibration:
+    """Return twice the estimate minus that from halves of everybody's answers.
+
+    Every person becomes four of half the weight: those with every second answer, and those with
+    every second pair of answers, which links the halves.
+    """
+    whole = plain.fit(data)
+    place = np.cumsum(data.mask, axis=1) - 1
+    halves = [place % 2 == 0, place % 2 == 1, place // 2 % 2 == 0, place // 2 % 2 == 1]
+    split = Responses(
+        scores=np.vstack([np.where(half, data.scores, -1) for half in halves]),
+        persons=tuple(f"{name}, part {k}" for k in range(1, 5) for name in data.persons),
+        items=data.items,
+        max_score=data.max_score,
+        weight=np.tile(data.weight / 2, 4),
+    )
+    try:
+        half = plain.fit(split)
+    except (ExistenceError, IdentificationError) as error:
+        raise type(error)(
+            f"in halves of the answers, which 'jackknife' compares: {error}; or use 'epsilon'"
+        ) from error
+    tau = 2 * whole.threshold - half.threshold
+    return replace(whole, threshold=tau, eta=tau)
 
 
 def _counted(

@@ -117,10 +117,22 @@ class MML:
             label = np.array([] if groups is None else [str(group) for group in groups])
             parts_of = (data.scores, data.max_score, data.weight, label)
             kept = Checkpoint(checkpoint, (self, data.items), parts_of)
-        psi, history = self._start(data, plan, groups), list[float]()
-        psi = self._from_sample(data, groups, plan, psi)
-        # a coarse grid has its own optimum: go there only roughly, then refine the grid
-        rough = self.n_nodes is None
+        psi = self._from_sample(data, groups, plan, self._start(data, plan, groups))
+        psi, history = self._maximise(marginal, psi, kept, progress)
+        return self._calibration(data, marginal, psi, names, history)
+
+    def _maximise(
+        self,
+        marginal: Marginal,
+        psi: Float[np.ndarray, " P"],
+        kept: Checkpoint | None,
+        progress: Callable[[int, float], None] | None,
+    ) -> tuple[Float[np.ndarray, " P"], tuple[float, ...]]:
+        """Return the optimum on a grid that is fine enough there, and the likelihoods on the way.
+
+        A coarse grid has its own optimum: the search goes there only roughly, then on a finer grid.
+        """
+        rough, history = self.n_nodes is None, list[float]()
         marginal.n_nodes = self.n_nodes or _enough(marginal, psi, FEWEST_NODES)
         while True:
             evaluate = marginal.value_and_gradient
@@ -132,7 +144,7 @@ class MML:
                 psi,
                 tol=max(self.tol, ROUGH) if rough else self.tol,
                 max_steps=self.max_steps,
-                check=lambda x: _check_spread(plan, x),
+                check=lambda x: _check_spread(marginal.plan, x),
                 progress=progress,
             )
             psi, history = found.x, history + [-value for value in found.history]
@@ -143,7 +155,7 @@ class MML:
                 )
             wanted = _enough(marginal, psi, marginal.n_nodes)
             if not rough and (self.n_nodes is not None or wanted == marginal.n_nodes):
-                return self._calibration(data, marginal, psi, names, tuple(history))
+                return psi, tuple(history)
             rough = wanted > marginal.n_nodes
             marginal.n_nodes = wanted
 
@@ -257,7 +269,7 @@ def _check_categories(data: Responses) -> None:
         i = int(np.argmax(lacking.any(axis=1)))
         raise ExistenceError(
             f"item {data.items[i]}: nobody scores {np.flatnonzero(lacking[i]).tolist()}; its "
-            "estimates are infinite: drop the item or merge categories"
+            "estimates are infinite: see drop_extreme and collapse_null"
         )
 
 

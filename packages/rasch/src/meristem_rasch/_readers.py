@@ -93,10 +93,12 @@ def read_table(path: str | Path) -> Table:
     Raises
     ------
     DataError
-        If the kind is unknown, the file is empty, a row has another number of cells than the
-        header, or a header name repeats.
+        If there is no such file, its kind is unknown, it is empty, a row has another number of
+        cells than the header, or a header name repeats.
     """
     file = Path(path)
+    if not file.exists():
+        raise DataError(f"{path} not found; give a .csv, .tsv, .jsonl or .parquet file")
     kind = Path(file.name.removesuffix(".gz")).suffix.lower()
     if kind == ".parquet":
         columns = _parquet(file)

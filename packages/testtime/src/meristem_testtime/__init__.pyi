@@ -7,6 +7,7 @@ from ._adaptive import (
     beta,
     certain,
     dirichlet,
+    first_finished,
     leader_beta,
     leader_dirichlet,
     supermajority,
@@ -23,7 +24,7 @@ from ._algorithms import (
     rebase_widths,
 )
 from ._at_k import AtK, at_k
-from ._batching import Guide
+from ._batching import BudgetExhausted, Guide
 from ._confidence import (
     WindowConfidence,
     early_stop_threshold,
@@ -48,6 +49,7 @@ from ._engine import (
     EngineError,
     Request,
     UnsupportedError,
+    Watch,
 )
 from ._errors import (
     FirstError,
@@ -107,7 +109,7 @@ from ._samples import from_results, from_revisions, from_samples
 from ._search import search, search_sync
 from ._sequential import force_budget, kept_text, revise
 from ._tables import read_chains, read_traces
-from ._task import Algorithm, BudgetExhausted, Task
+from ._task import Algorithm, Task
 from ._traces import Traces, count_markers
 from ._vote import SmvExplanation, Vote, explain_smv, vote
 
@@ -151,6 +153,7 @@ __all__ = [
     "TreeTarget",
     "UnsupportedError",
     "Vote",
+    "Watch",
     "WindowConfidence",
     "adaptive",
     "at_k",
@@ -176,6 +179,7 @@ __all__ = [
     "expert_iteration_records",
     "explain_smv",
     "first_error",
+    "first_finished",
     "fit_coverage",
     "force_budget",
     "from_results",

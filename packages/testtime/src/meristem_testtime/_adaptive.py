@@ -108,26 +108,83 @@ def adaptive(
     answer
         Takes a solution's text and returns its answer's key, or None without an answer.
     batch
-        Samples asked for together; those after the stop are kept in the tree but not as solutions.
+        Samples that run together; those that still run at the stop are aborted. Samples after the
+        stop are kept in the tree, and their tokens counted, but are no solutions.
     """
-    if n < 1 or batch < 1:
-        raise ValueError(f"n ({n}) and batch ({batch}) must be at least 1")
+    _at_least_one(n=n, batch=batch)
 
     async def algorithm(task: Task) -> None:
-        counts: dict[str, int] = {}
-        judged = 0
-        while judged < n:
-            group = (await task.expand([task.root], min(batch, n - judged), whole=True))[0]
-            for node in group:
+        judge = _Judge(stop, n, answer)
+        while judge.judged < n and not judge.decided:
+            first = judge.judged
+
+            def watch(place: int, text: str, first: int = first) -> bool:
+                return judge.hear(first + place, text)
+
+            size = min(batch, n - first)
+            (group,) = await task.expand(
+                [task.root], size, whole=True, watch=watch if size > 1 else None
+            )
+            for place, node in enumerate(group):
+                if node.finished:
+                    judge.hear(first + place, node.text)
+            for node in group[: judge.judged - first]:
                 task.finish(node)
-                judged += 1
-                key = answer(node.text)
-                if key is not None:
-                    counts[key] = counts.get(key, 0) + 1
-                if counts and stop(list(counts.values()), n - judged):
-                    return
 
     return algorithm
+
+
+def first_finished(n: int, m: int = 3) -> Algorithm:
+    """Return the m of n whole samples that finish first; the others are aborted (short-m@n).
+
+    Those of several that end with the same number of tokens are taken in launch order. Where
+    samples run in step (`FakeEngine`, `HFEngine` with n within its `max_batch`) these are the m
+    shortest; a server may finish a longer one first. Vote over them with `majority`.
+
+    References
+    ----------
+    arXiv 2505.17813.
+    """
+    _at_least_one(n=n, m=m)
+    if m > n:
+        raise ValueError(f"m ({m}) must be at most n ({n})")
+
+    async def algorithm(task: Task) -> None:
+        ended: set[int] = set()
+
+        def watch(place: int, text: str) -> bool:
+            ended.add(place)
+            return len(ended) >= m
+
+        (group,) = await task.expand([task.root], n, whole=True, watch=watch)
+        finished = [node for node in group if node.finished]
+        for node in sorted(finished, key=lambda node: len(node.ids))[:m]:
+            task.finish(node)
+
+    return algorithm
+
+
+class _Judge:
+    """Counts answers in launch order, whatever the order in which it hears of them."""
+
+    def __init__(self, stop: Stop, n: int, answer: Callable[[str], str | None]) -> None:
+        self._stop, self._n, self._answer = stop, n, answer
+        self._early: dict[int, str] = {}
+        self._counts: dict[str, int] = {}
+        self.judged = 0
+        self.decided = False
+
+    def hear(self, place: int, text: str) -> bool:
+        """Take the text of sample `place`; return whether the rule says enough."""
+        self._early[place] = text
+        while not self.decided and self.judged in self._early:
+            key = self._answer(self._early.pop(self.judged))
+            self.judged += 1
+            if key is not None:
+                self._counts[key] = self._counts.get(key, 0) + 1
+            if self._counts:
+                self.decided = self._stop(list(self._counts.values()), self._n - self.judged)
+        return self.decided
 
 
 def _gamma_cdf(x: np.ndarray, log_x: np.ndarray, c: int) -> np.ndarray:
@@ -145,3 +202,9 @@ def _top(counts: Sequence[int]) -> tuple[int, int]:
 def _check(share: float) -> None:
     if not 0 < share <= 1:
         raise ValueError(f"the threshold ({share}) must lie in (0, 1]")
+
+
+def _at_least_one(**counts: int) -> None:
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name} ({value}) must be at least 1")

@@ -2,20 +2,23 @@
 
 - prompts are token ids, so a continuation never re-tokenises a seam
 - sample i of a request has the seed `seed + i`: one request of n equals n requests of one
+- a watch is told of each sample as it ends, and may have those that still run aborted
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, Protocol, runtime_checkable
 
-Finish = Literal["end", "stop", "length"]
-Capability = Literal["continue", "scores"]
+Finish = Literal["end", "stop", "length", "abort"]
+Capability = Literal["continue", "scores", "abort"]
 
 
 MENDS: dict[Capability, str] = {
     "continue": "sample whole solutions (best_of_n, adaptive), or use an engine that takes token "
     "ids: hf.HFEngine, vllm.VLLMEngine, http.OpenAIEngine",
     "scores": "use hf.HFEngine, vllm.VLLMEngine or http.OpenAIEngine with vLLM behind it",
+    "abort": "ask for one sample at a time: adaptive with batch=1",
 }
 
 
@@ -109,12 +112,19 @@ class Completion:
     logprobs
         Of each new token in nats, under the model at temperature 1; empty if the engine has none.
     finish
-        "end": the model ended; "stop": a stop string was met; "length": max_tokens were drawn.
+        "end": the model ended; "stop": a stop string was met; "length": max_tokens were drawn;
+        "abort": a watch wanted no more, ids are the tokens drawn until then.
     """
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish: Finish
+
+
+Watch = Callable[[int, Completion], bool]
+"""Told the place of a sample of a request and the sample, when it ends; returns whether those that
+still run are to be aborted. It may be told of a sample again."""
+UNWATCHED: Mapping[int, Watch] = MappingProxyType({})
 
 
 @runtime_checkable
@@ -130,7 +140,10 @@ class Engine(Protocol):
         requests of all questions into one call.
     capabilities
         "continue": a prompt may end in the middle of an answer, which every search over steps
-        needs; "scores": `logprobs` answers.
+        needs; "scores": `logprobs` answers; "abort": `generate` obeys watches.
+    max_batch
+        Most samples that run together, None for no limit; a search asks an engine that is not
+        concurrent in such pieces, so that what is answered can be recorded.
     context
         Most tokens of a prompt and its continuation together, None if that is not known.
     """
@@ -145,6 +158,9 @@ class Engine(Protocol):
     def capabilities(self) -> frozenset[Capability]: ...
 
     @property
+    def max_batch(self) -> int | None: ...
+
+    @property
     def context(self) -> int | None: ...
 
     def encode(self, text: str) -> tuple[int, ...]:
@@ -155,8 +171,10 @@ class Engine(Protocol):
         """Return the text of token ids."""
         ...
 
-    async def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        """Return the samples of each request, in order."""
+    async def generate(
+        self, requests: Sequence[Request], watches: Mapping[int, Watch] = UNWATCHED
+    ) -> list[list[Completion]]:
+        """Return the samples of each request, in order; `watches` by the place of a request."""
         ...
 
     async def logprobs(self, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:

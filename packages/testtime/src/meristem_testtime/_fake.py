@@ -1,17 +1,16 @@
 """An engine whose next-token probabilities are a Python function: exact, seeded, dependency-free.
 
-- one uniform number for each (seed, position), inverted through the cumulative probabilities:
-  a sample depends on its seed and prompt alone, never on its neighbours
+- all samples of a call grow in step, so a stop rule aborts what an endless batch would
 - everything a search does can be checked against exact sums over `outcomes`
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
 
-from meristem_core import stream
-from meristem_testtime._engine import Capability, Completion, Finish, Pair, Request
+from meristem_testtime._engine import UNWATCHED, Capability, Completion, Pair, Request, Watch
+from meristem_testtime._growing import planted, settle
 
 Process = Callable[[tuple[int, ...]], Float[np.ndarray, " v"]]
 
@@ -38,7 +37,8 @@ class FakeEngine:
     """
 
     concurrent = False
-    capabilities: frozenset[Capability] = frozenset({"continue", "scores"})
+    capabilities: frozenset[Capability] = frozenset({"continue", "scores", "abort"})
+    max_batch: int | None = None
     context: int | None = None
 
     def __init__(self, process: Process, alphabet: str) -> None:
@@ -65,13 +65,22 @@ class FakeEngine:
         """Return the characters of `ids`."""
         return "".join(self.alphabet[i] for i in ids)
 
-    async def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
+    async def generate(
+        self, requests: Sequence[Request], watches: Mapping[int, Watch] = UNWATCHED
+    ) -> list[list[Completion]]:
         """Return the samples of each request."""
         self.calls += 1
-        return [
-            [self._sample(request, request.seed + i) for i in range(request.n)]
-            for request in requests
-        ]
+        groups = planted(requests)
+        living = [sample for group in groups for sample in group]
+        while living:
+            for sample in living:
+                ids = (*sample.request.prompt, *sample.ids)
+                with np.errstate(divide="ignore"):
+                    logprobs = np.log(self._probabilities(ids))
+                sample.extend(logprobs, self.end, self.decode)
+            settle(living, groups, watches)
+            living = [sample for sample in living if sample.finish is None]
+        return [[sample.completion() for sample in group] for group in groups]
 
     async def logprobs(self, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
         """Return the exact log-probability of each token of each continuation; -inf at chance 0."""
@@ -99,24 +108,6 @@ class FakeEngine:
                 if share > 0:
                     stack.append(((*ids, i), chance * share))
 
-    def _sample(self, request: Request, seed: int) -> Completion:
-        ids, logprobs = request.prompt, list[float]()
-        start = len(ids)
-        finish: Finish = "length"
-        while len(ids) - start < request.max_tokens:
-            plain = self._probabilities(ids)
-            token = _draw(plain, request.temperature, seed, len(ids))
-            ids = (*ids, token)
-            logprobs.append(float(np.log(plain[token])))
-            if token == self.end:
-                finish = "end"
-                break
-            text = self.decode(ids[start:])
-            if any(text.endswith(stop) for stop in request.stop):
-                finish = "stop"
-                break
-        return Completion(ids=ids[start:], logprobs=tuple(logprobs), finish=finish)
-
     def _probabilities(self, ids: tuple[int, ...]) -> np.ndarray:
         found: np.ndarray = np.asarray(self.process(ids), np.float64)
         if found.shape != (len(self.alphabet),) or not (found >= 0).all():
@@ -129,13 +120,3 @@ class FakeEngine:
                 f"the probabilities after {self.decode(ids)!r} sum to {found.sum()}, not to 1"
             )
         return found
-
-
-def _draw(probabilities: np.ndarray, temperature: float, seed: int, position: int) -> int:
-    if temperature == 0:
-        return int(probabilities.argmax())
-    with np.errstate(divide="ignore"):
-        scaled = np.log(probabilities) / temperature
-    cumulative: Float[np.ndarray, " v"] = np.cumsum(np.exp(scaled - scaled.max()))
-    u = stream(seed, "token", position).random() * float(cumulative[-1])
-    return int((cumulative <= u).sum())

@@ -20,10 +20,28 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """Most new tokens and expansions (samples drawn) of one question; None is no limit."""
+    """Limits, checked before samples are asked for; None is no limit.
+
+    Attributes
+    ----------
+    tokens, expansions
+        Most new tokens and expansions (samples drawn) of one question.
+    run_tokens, run_seconds
+        Most new tokens of all questions of a search together, and seconds from its start. What was
+        asked for before they were spent is still waited for, and counted. Answers from a journal
+        count too, so a run that is resumed with more goes on where this one ended.
+    """
 
     tokens: int | None = None
     expansions: int | None = None
+    run_tokens: int | None = None
+    run_seconds: float | int | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ValueError(f"{name} ({value}) must be at least 0, or None for no limit")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +75,7 @@ class Node:
     finished
         Whether the model ended the solution or it was cut.
     truncated
-        Whether it was cut by the limit of steps or tokens.
+        Whether it was cut by the limit of steps or tokens, or aborted: then it is not finished.
     value
         What the guide says; 0 without a guide.
     """
@@ -108,7 +126,7 @@ class SearchResult:
     cost
         What it took.
     exhausted
-        Whether the budget ended the search.
+        Whether a budget ended the search, its own or that of the run.
     log_normaliser
         Of particles: the logarithm of the estimated normalising constant; else None.
     """

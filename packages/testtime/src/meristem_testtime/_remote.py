@@ -7,6 +7,7 @@
 import asyncio
 import json
 import random
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -21,6 +22,20 @@ from meristem_testtime._loop import LoopThread
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 FIRST_WAIT, LONGEST_WAIT = 0.25, 60.0  # seconds
 SHOWN = 300  # characters of a server's message in an error
+
+
+class RefusedError(EngineError):
+    """A server's answer that is never tried again.
+
+    Parameters
+    ----------
+    status
+        Of HTTP.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class Transport:
@@ -64,7 +79,21 @@ class Transport:
         EngineError
             If it refuses the request, or no try is left.
         """
-        return await self._loop.run(self._tried(path, body))
+        return self._parsed(await self._loop.run(self._tried(path, body, self._answer)))
+
+    async def stream(self, path: str, body: dict[str, Any], events: list[dict[str, Any]]) -> None:
+        """Append what the server sends, event by event, to `events`; cancelling this ends it there.
+
+        Raises
+        ------
+        EngineError
+            As for `post`, or if the server reports an error in the middle.
+        """
+
+        async def read(path: str, body: dict[str, Any]) -> _Answer:
+            return await self._events(path, body, events)
+
+        await self._loop.run(self._tried(path, body | {"stream": True}, read))
 
     def close(self) -> None:
         """Close the connections."""
@@ -73,7 +102,12 @@ class Transport:
         finally:
             self._loop.close()
 
-    async def _tried(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def _tried(
+        self,
+        path: str,
+        body: dict[str, Any],
+        read: "Callable[[str, dict[str, Any]], Awaitable[_Answer]]",
+    ) -> "_Answer":
         cause = ""
         for attempt in range(self.retries + 1):
             wait = min(FIRST_WAIT * 2**attempt, LONGEST_WAIT) * random.SystemRandom().uniform(
@@ -81,17 +115,17 @@ class Transport:
             )
             try:
                 async with self._free:
-                    answer = await self._answer(path, body)
+                    answer = await read(path, body)
             except TimeoutError:
                 cause = f"no answer within {self.timeout:g} s"
             except aiohttp.ClientError as error:
                 cause = f"{type(error).__name__}: {error}"
             else:
                 if 200 <= answer.status < 300:
-                    return self._parsed(answer)
+                    return answer
                 cause = f"HTTP {answer.status}: {_message(answer)}"
                 if answer.status not in RETRIED:
-                    raise EngineError(f"{self.url}{path}: {cause}")
+                    raise RefusedError(f"{self.url}{path}: {cause}", answer.status)
                 asked = retry_after(answer.retry_after)
                 if asked is not None and asked > LONGEST_WAIT:
                     raise EngineError(
@@ -110,6 +144,24 @@ class Transport:
         async with self._session.post(self.url + path, json=body) as answer:
             return _Answer(answer.status, answer.headers.get("Retry-After"), await answer.read())
 
+    async def _events(
+        self, path: str, body: dict[str, Any], events: list[dict[str, Any]]
+    ) -> "_Answer":
+        events.clear()
+        async with self._session.post(self.url + path, json=body) as answer:
+            retry_after = answer.headers.get("Retry-After")
+            if answer.status >= 300:
+                return _Answer(answer.status, retry_after, await answer.read())
+            async for line in _lines(answer.content):
+                data = line.removeprefix(b"data:").strip()
+                if not line.startswith(b"data:") or data == b"[DONE]":
+                    continue
+                event = self._parsed(_Answer(answer.status, None, data))
+                if "error" in event:
+                    raise EngineError(f"{self.url}{path}: {_message(_Answer(0, None, data))}")
+                events.append(event)
+            return _Answer(answer.status, retry_after, b"")
+
     def _parsed(self, answer: "_Answer") -> dict[str, Any]:
         found = _json(answer)
         if found is None:
@@ -127,6 +179,15 @@ class _Answer:
     def text(self) -> str:
         """Return the beginning, for a message."""
         return self.body.decode(errors="replace")[:SHOWN]
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Yield lines of any length; aiohttp's own are limited."""
+    rest = b""
+    async for chunk in content.iter_any():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line
 
 
 async def _opened(
@@ -165,6 +226,6 @@ def _json(answer: _Answer) -> dict[str, Any] | None:
 def _message(answer: _Answer) -> str:
     """Return what the server says is wrong."""
     found = _json(answer) or {}
-    error = found.get("error", found.get("message"))
+    error = found.get("error", found.get("message", found.get("detail")))
     said = cast("dict[str, Any]", error).get("message") if isinstance(error, dict) else error
     return str(said or answer.text)[:SHOWN]

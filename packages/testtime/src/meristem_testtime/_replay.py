@@ -1,9 +1,10 @@
 """A journal in front of an engine: replaying it is resumption, and is a deterministic engine.
 
 - a search is a function of its completions, so nothing else has to be saved
-- each answered request is one line, written before the search sees it
-- a torn last line is cut away and its request asked again
+- a line holds what was asked together, and is written before the search sees it
+- a torn last line is cut away and its requests asked again, together: the same batch, to the bit
 - a concurrent engine is asked request by request, so what one answers is kept if another fails
+- a request whose samples may be aborted has a key of its own, and is asked again by another rule
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,15 @@ from typing import Any
 
 from meristem_core import Journal, digest
 from meristem_testtime._batching import together
-from meristem_testtime._engine import Capability, Completion, Engine, Pair, Request
+from meristem_testtime._engine import (
+    UNWATCHED,
+    Capability,
+    Completion,
+    Engine,
+    Pair,
+    Request,
+    Watch,
+)
 
 
 class ReplayEngine:
@@ -39,9 +48,10 @@ class ReplayEngine:
         self._scores: dict[str, tuple[float, ...]] = {}
         for record in self._journal:
             if "scores" in record:
-                self._scores[record["key"]] = tuple(record["scores"])
+                self._scores |= zip(record["keys"], map(tuple, record["scores"]), strict=True)
             else:
-                self._known[record["key"]] = [_completion(each) for each in record["samples"]]
+                groups = ([_completion(each) for each in group] for group in record["samples"])
+                self._known |= zip(record["keys"], groups, strict=True)
 
     def __enter__(self) -> "ReplayEngine":
         return self
@@ -70,6 +80,11 @@ class ReplayEngine:
         return self.engine.capabilities
 
     @property
+    def max_batch(self) -> int | None:
+        """Return the batch of the engine behind."""
+        return self.engine.max_batch
+
+    @property
     def context(self) -> int | None:
         """Return the context of the engine behind."""
         return self.engine.context
@@ -82,11 +97,16 @@ class ReplayEngine:
         """Return the text of token ids."""
         return self.engine.decode(ids)
 
-    async def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
+    async def generate(
+        self, requests: Sequence[Request], watches: Mapping[int, Watch] = UNWATCHED
+    ) -> list[list[Completion]]:
         """Return recorded samples where there are, and record those that had to be asked for."""
-        keys = [digest({"engine": self.identity, "request": request}) for request in requests]
-        missing = {key: each for key, each in zip(keys, requests, strict=True)
-                   if key not in self._known}  # fmt: skip
+        keys = [self._key(request, place in watches) for place, request in enumerate(requests)]
+        missing = {
+            key: (request, watches.get(place))
+            for place, (key, request) in enumerate(zip(keys, requests, strict=True))
+            if key not in self._known or not _fits(self._known[key], watches.get(place))
+        }
         if self.concurrent and len(missing) > 1:
             await together(self._ask({key: each}) for key, each in missing.items())
         elif missing:
@@ -100,16 +120,22 @@ class ReplayEngine:
                    if key not in self._scores}  # fmt: skip
         if missing:
             found = await self.engine.logprobs(list(missing.values()))
-            for key, scores in zip(missing, found, strict=True):
-                self._journal.append({"key": key, "scores": scores})
-                self._scores[key] = scores
+            self._journal.append({"keys": list(missing), "scores": found})
+            self._scores |= zip(missing, found, strict=True)
         return [self._scores[key] for key in keys]
 
-    async def _ask(self, missing: Mapping[str, Request]) -> None:
-        found = await self.engine.generate(list(missing.values()))
-        for key, samples in zip(missing, found, strict=True):
-            self._journal.append({"key": key, "samples": samples})
-            self._known[key] = samples
+    def _key(self, request: Request, is_watched: bool) -> str:
+        mark = {"watched": True} if is_watched else {}
+        return digest({"engine": self.identity, "request": request} | mark)
+
+    async def _ask(self, missing: Mapping[str, tuple[Request, Watch | None]]) -> None:
+        requests = [request for request, _ in missing.values()]
+        watches = {
+            place: watch for place, (_, watch) in enumerate(missing.values()) if watch is not None
+        }
+        found = await self.engine.generate(requests, watches)
+        self._journal.append({"keys": list(missing), "samples": found})
+        self._known |= zip(missing, found, strict=True)
 
     def close(self) -> None:
         """Close the journal; the engine stays open."""
@@ -120,3 +146,11 @@ def _completion(record: dict[str, Any]) -> Completion:
     return Completion(
         ids=tuple(record["ids"]), logprobs=tuple(record["logprobs"]), finish=record["finish"]
     )
+
+
+def _fits(samples: Sequence[Completion], watch: Watch | None) -> bool:
+    """Return whether recorded samples are whole, or were aborted where `watch` would do so."""
+    if watch is None:
+        return True
+    said = [watch(place, each) for place, each in enumerate(samples) if each.finish != "abort"]
+    return any(said) or len(said) == len(samples)

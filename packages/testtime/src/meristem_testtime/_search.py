@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Callable, Mapping
 
-from meristem_testtime._batching import Guide, Run, together
+from meristem_testtime._batching import BudgetExhausted, Guide, Run, together
 from meristem_testtime._engine import Engine
 from meristem_testtime._nodes import STEP, UNLIMITED, Budget, SearchResult, Step
-from meristem_testtime._task import Algorithm, BudgetExhausted, Task
+from meristem_testtime._task import Algorithm, Task
 
 
 async def search(
@@ -19,6 +19,7 @@ async def search(
     budget: Budget = UNLIMITED,
     temperature: float = 0.7,
     seed: int = 0,
+    concurrency: int = 256,
     progress: Callable[[int, int, SearchResult], None] | None = None,
 ) -> list[SearchResult]:
     """Return what `algorithm` finds for every question, all questions at once.
@@ -34,11 +35,15 @@ async def search(
     guide
         Values new nodes; larger is better.
     step, budget
-        Extent of an expansion, and limits of each question.
+        Extent of an expansion, and limits of each question and of the run. A question that a limit
+        ended, or never let begin, is marked `exhausted`.
     temperature
         Of every sample.
     seed
         Same seed, engine and questions: same results, whatever runs beside.
+    concurrency
+        Most expansions in flight at an engine that is concurrent; what these cost is the most by
+        which the budget of the run can be exceeded.
     progress
         Called with the numbers of finished and of all questions, and what was just found.
 
@@ -49,9 +54,11 @@ async def search(
     """
     if not questions:
         raise ValueError("there is no question; give at least one")
+    if concurrency < 1:
+        raise ValueError(f"concurrency ({concurrency}) must be at least 1")
     run = Run(
         engine=engine, step=step, budget=budget, temperature=temperature, seed=seed, guide=guide,
-        live=len(questions),
+        live=len(questions), free=asyncio.Semaphore(concurrency),
     )  # fmt: skip
     done = 0
 
@@ -85,12 +92,13 @@ def search_sync(
     budget: Budget = UNLIMITED,
     temperature: float = 0.7,
     seed: int = 0,
+    concurrency: int = 256,
     progress: Callable[[int, int, SearchResult], None] | None = None,
 ) -> list[SearchResult]:
     """Return what `search` returns, from code without an event loop."""
     return asyncio.run(
         search(
             engine, questions, algorithm, guide=guide, step=step, budget=budget,
-            temperature=temperature, seed=seed, progress=progress,
+            temperature=temperature, seed=seed, concurrency=concurrency, progress=progress,
         )
     )  # fmt: skip

@@ -11,15 +11,18 @@ from dataclasses import replace
 import numpy as np
 
 from meristem_core import derive_seed, stream
-from meristem_testtime._batching import Run
-from meristem_testtime._engine import Completion, ContextFullError, Request, need
+from meristem_testtime._batching import BudgetExhausted, Run
+from meristem_testtime._engine import (
+    UNWATCHED,
+    Completion,
+    ContextFullError,
+    Request,
+    Watch,
+    need,
+)
 from meristem_testtime._nodes import Cost, Node, SearchResult
 
 Algorithm = Callable[["Task"], Awaitable[None]]
-
-
-class BudgetExhausted(Exception):
-    """Raised inside an algorithm when its question may spend no more."""
 
 
 class Task:
@@ -54,7 +57,12 @@ class Task:
         self._children: dict[Node, int] = {}
 
     async def expand(
-        self, nodes: Sequence[Node], n: int | Sequence[int] = 1, *, whole: bool = False
+        self,
+        nodes: Sequence[Node],
+        n: int | Sequence[int] = 1,
+        *,
+        whole: bool = False,
+        watch: Callable[[int, str], bool] | None = None,
     ) -> list[list[Node]]:
         """Return n new children of each node, valued by the guide.
 
@@ -66,11 +74,15 @@ class Task:
             How many children, for all nodes or for each; 0 gives an empty list.
         whole
             Whether to run to the end of the solution instead of one step.
+        watch
+            Of the children of one node: told the place among them and the text of each one that
+            ends; returns whether those that still run are to be aborted. They are children too,
+            with what was drawn until then, but not finished.
 
         Raises
         ------
         BudgetExhausted
-            If the question may spend no more; nothing was sent.
+            If the question, or the run, may spend no more; nothing was sent.
         ContextFullError
             If a path leaves no room for the tokens of an expansion; nothing was sent.
         """
@@ -83,10 +95,15 @@ class Task:
             return [[] for _ in nodes]
         if not whole or any(node is not self.root for node, _ in asked):
             need(self._run.engine, "continue")
+        if watch is not None:
+            need(self._run.engine, "abort")
+            if len(asked) != 1:
+                raise ValueError(f"watch is for the children of one node, not of {len(asked)}")
         self._check_budget()
         firsts = [self._children.get(node, 0) for node, _ in asked]
         requests = [self._request(node, c, whole) for node, c in asked]
-        found = await self._run.generate(requests)
+        watches = UNWATCHED if watch is None else {0: self._told(asked[0][0], watch)}
+        found = await self._run.generate(requests, watches)
         made = {
             node: [self._child(node, first + i, each, whole) for i, each in enumerate(samples)]
             for (node, _), first, samples in zip(asked, firsts, found, strict=True)
@@ -175,15 +192,20 @@ class Task:
             stop=() if whole else self.step.stop,
         )
 
+    def _told(self, node: Node, watch: Callable[[int, str], bool]) -> Watch:
+        before, decode = node.path_ids(), self._run.engine.decode
+        return lambda place, sample: watch(place, decode(before + sample.ids))
+
     def _child(self, node: Node, place: int, sample: Completion, whole: bool) -> Node:
         depth = node.depth + 1
         ended = sample.finish == "end"
-        cut = not ended and (whole or depth >= self.step.max_steps)
+        aborted = sample.finish == "abort"
+        cut = not ended and not aborted and (whole or depth >= self.step.max_steps)
         return Node(
             question=node.question, parent=node, place=place, ids=sample.ids,
             logprobs=sample.logprobs, depth=depth,
             text=self._run.engine.decode(node.path_ids() + sample.ids),
-            finished=ended or cut, truncated=cut,
+            finished=ended or cut, truncated=cut or aborted,
         )  # fmt: skip
 
     def _book(self, requests: Sequence[Request], fresh: Sequence[Node]) -> None:
@@ -195,12 +217,14 @@ class Task:
         )
 
     async def _valued(self, fresh: Sequence[Node]) -> list[Node]:
-        values = [0.0] * len(fresh)
-        if self._run.guide is not None:
-            values = [float(value) for value in await self._run.guide(fresh)]
-        if len(values) != len(fresh):
-            raise ValueError(f"the guide gave {len(values)} values for {len(fresh)} nodes")
-        for node, value in zip(fresh, values, strict=True):
+        if self._run.guide is None:
+            return list(fresh)
+        whole = [node for node in fresh if node.finished or not node.truncated]  # not aborted
+        values = [float(value) for value in await self._run.guide(whole)]
+        if len(values) != len(whole):
+            raise ValueError(f"the guide gave {len(values)} values for {len(whole)} nodes")
+        for node, value in zip(whole, values, strict=True):
             if math.isnan(value):
                 raise ValueError(f"the guide gave nan for {node.text[-80:]!r}; give a number")
-        return [replace(node, value=value) for node, value in zip(fresh, values, strict=True)]
+        valued = dict(zip(whole, values, strict=True))
+        return [replace(node, value=valued.get(node, 0.0)) for node in fresh]

@@ -1,26 +1,26 @@
 """Samples from a Hugging Face causal language model, on CPU or CUDA; needs the extra `hf`.
 
 - all samples of a call run in batches of similar prompt length, padded on the left, with a cache
-- one uniform number for each (seed, position), inverted through the cumulative probabilities: a
-  sample does not depend on its neighbours, up to the rounding of the logits
+- a prompt is computed once for all of its samples; a sample that ends leaves the batch
+- a sample does not depend on its neighbours, up to the rounding of the logits
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
-from meristem_core import stream
 from meristem_testtime._engine import (
+    UNWATCHED,
     Capability,
     Completion,
     ContextFullError,
-    Finish,
     Pair,
     Request,
+    Watch,
 )
+from meristem_testtime._growing import Sample, planted, settle
 
 
 class HFEngine:
@@ -44,7 +44,7 @@ class HFEngine:
     """
 
     concurrent = False
-    capabilities: frozenset[Capability] = frozenset({"continue", "scores"})
+    capabilities: frozenset[Capability] = frozenset({"continue", "scores", "abort"})
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str, max_batch: int = 64) -> None:
         if tokenizer.eos_token_id is None:
@@ -53,7 +53,10 @@ class HFEngine:
             raise ValueError(f"max_batch ({max_batch}) must be at least 1")
         self.model = model
         self.tokenizer = tokenizer
-        self.max_batch = max_batch
+        self.max_batch: int | None = max_batch
+        accepted = inspect.signature(model.forward).parameters
+        self._cache = "cache" if "cache" in accepted else "past_key_values"  # transformers < 5.24
+        self._last = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         self.context: int | None = getattr(model.config, "max_position_embeddings", None)
         self._name = name
         self._end = int(tokenizer.eos_token_id)
@@ -71,20 +74,26 @@ class HFEngine:
         """Return the text of token ids, special tokens left out."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True)
 
-    async def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
+    async def generate(
+        self, requests: Sequence[Request], watches: Mapping[int, Watch] = UNWATCHED
+    ) -> list[list[Completion]]:
         """Return the samples of each request."""
         for request in requests:
             if not request.prompt:
                 raise ValueError("the prompt is empty; give at least one token")
             if self.context is not None and len(request.prompt) + request.max_tokens > self.context:
                 raise ContextFullError(len(request.prompt), request.max_tokens, self.context)
-        rows = [(r, i) for r, request in enumerate(requests) for i in range(request.n)]
-        rows.sort(key=lambda row: len(requests[row[0]].prompt))
-        found: dict[tuple[int, int], Completion] = {}
-        for start in range(0, len(rows), self.max_batch):
-            batch = rows[start : start + self.max_batch]
-            found.update(zip(batch, self._run([(requests[r], i) for r, i in batch]), strict=True))
-        return [[found[r, i] for i in range(each.n)] for r, each in enumerate(requests)]
+        groups = planted(requests)
+        rows = sorted(
+            (sample for group in groups for sample in group),
+            key=lambda sample: len(sample.request.prompt),
+        )
+        size = self.max_batch or len(rows)
+        for start in range(0, len(rows), size):
+            living = [row for row in rows[start : start + size] if row.finish is None]
+            if living:
+                self._run(living, groups, watches)
+        return [[sample.completion() for sample in group] for group in groups]
 
     async def logprobs(self, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
         """Return the log-probability of each token of each continuation."""
@@ -99,75 +108,59 @@ class HFEngine:
         return tuple(float(value) for value in found)
 
     @torch.no_grad()
-    def _run(self, rows: list[tuple[Request, int]]) -> list[Completion]:
-        states = [_Sample(request, request.seed + i) for request, i in rows]
-        width = max(len(request.prompt) for request, _ in rows)
-        pad = [width - len(request.prompt) for request, _ in rows]
+    def _run(
+        self,
+        rows: list[Sample],
+        groups: Sequence[Sequence[Sample]],
+        watches: Mapping[int, Watch],
+    ) -> None:
+        """Let `rows` grow to their ends."""
+        prompts = {row.request.prompt: None for row in rows}
+        mask, logits, cache = self._read(list(prompts))
+        places = {prompt: place for place, prompt in enumerate(prompts)}
+        chosen = [
+            places[row.request.prompt] for row in rows
+        ]  # row of the cache that each sample has
+        logits = logits[chosen]
+        while True:
+            logprobs = torch.log_softmax(logits.double(), -1).cpu().numpy()
+            for row, values in zip(rows, logprobs, strict=True):
+                row.extend(values, self._end, self.decode)
+            settle(rows, groups, watches)
+            chosen = [place for place, row in zip(chosen, rows, strict=True) if row.finish is None]
+            rows = [row for row in rows if row.finish is None]
+            if not rows:
+                return
+            if chosen != list(range(len(mask))):
+                index = torch.tensor(chosen, device=mask.device)
+                cache.batch_select_indices(index)
+                mask, chosen = mask[index], list(range(len(rows)))
+            ids = torch.tensor([[row.ids[-1]] for row in rows], device=mask.device)
+            mask = torch.cat([mask, torch.ones_like(ids)], 1)
+            logits, cache = self._forward(ids, mask, cache)
+
+    def _read(self, prompts: list[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tensor, Any]:
+        """Return mask, logits of the next token, and cache of prompts, padded on the left."""
+        width = max(map(len, prompts))
+        pad = [width - len(prompt) for prompt in prompts]
         device = self.model.device
         ids = torch.tensor(
-            [[self._end] * p + list(r.prompt) for p, (r, _) in zip(pad, rows, strict=True)],
+            [[self._end] * p + list(prompt) for p, prompt in zip(pad, prompts, strict=True)],
             device=device,
         )
         mask = torch.tensor([[0] * p + [1] * (width - p) for p in pad], device=device)
-        accepted = inspect.signature(self.model.forward).parameters
-        name = "cache" if "cache" in accepted else "past_key_values"  # before transformers 5.24
-        cache: Any = None
-        while True:
-            positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-            out = self.model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                use_cache=True,
-                **{name: cache},
-            )
-            cache = out[name]
-            logprobs = torch.log_softmax(out.logits[:, -1].double(), -1).cpu().numpy()
-            for state, row in zip(states, logprobs, strict=True):
-                if state.finish is None:
-                    self._extend(state, row)
-            if all(state.finish is not None for state in states):
-                return [state.completion() for state in states]
-            ids = torch.tensor([[state.ids[-1]] for state in states], device=device)
-            mask = torch.cat([mask, torch.ones_like(ids)], 1)
+        return mask, *self._forward(ids, mask, None)
 
-    def _extend(self, state: "_Sample", logprobs: np.ndarray) -> None:
-        token = _draw(logprobs, state.request.temperature, state.seed, state.position())
-        state.ids.append(token)
-        state.logprobs.append(float(logprobs[token]))
-        if token == self._end:
-            state.finish = "end"
-        elif any(stop in self.decode(state.ids) for stop in state.request.stop):
-            state.finish = "stop"
-        elif len(state.ids) == state.request.max_tokens:
-            state.finish = "length"
-
-
-class _Sample:
-    """A sample while it grows."""
-
-    def __init__(self, request: Request, seed: int) -> None:
-        self.request = request
-        self.seed = seed
-        self.ids: list[int] = []
-        self.logprobs: list[float] = []
-        self.finish: Finish | None = None
-
-    def position(self) -> int:
-        """Return the place of the next token in the whole text."""
-        return len(self.request.prompt) + len(self.ids)
-
-    def completion(self) -> Completion:
-        """Return the finished sample."""
-        if self.finish is None:
-            raise RuntimeError("the sample is still growing")
-        return Completion(ids=tuple(self.ids), logprobs=tuple(self.logprobs), finish=self.finish)
-
-
-def _draw(logprobs: np.ndarray, temperature: float, seed: int, position: int) -> int:
-    if temperature == 0:
-        return int(logprobs.argmax())
-    scaled = logprobs / temperature
-    cumulative: np.ndarray = np.cumsum(np.exp(scaled - scaled.max()))
-    u = stream(seed, "token", position).random() * float(cumulative[-1])
-    return min(int((cumulative <= u).sum()), logprobs.size - 1)
+    def _forward(
+        self, ids: torch.Tensor, mask: torch.Tensor, cache: Any
+    ) -> tuple[torch.Tensor, Any]:
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        out = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            use_cache=True,
+            **{self._cache: cache},
+            **self._last,
+        )
+        return out.logits[:, -1], out[self._cache]

@@ -3,17 +3,20 @@
 - `OpenAIEngine` sends and receives token ids, as vLLM does: it can continue, hence search
 - `ChatEngine` needs nothing but chat completions: whole solutions of any server
 - a request of n samples is one HTTP request; a cancelled one is aborted by closing its connection
+- samples that a watch may abort are streamed, one HTTP request each: what arrived is what they have
 """
 
+import asyncio
 import math
-from collections.abc import Sequence
-from itertools import pairwise
-from types import TracebackType
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
-from meristem_testtime._batching import together
+from meristem_testtime._batching import together, unless, watched
+from meristem_testtime._chat import ChatEngine
 from meristem_testtime._engine import (
-    MENDS,
+    UNWATCHED,
     Capability,
     Completion,
     EngineError,
@@ -21,48 +24,19 @@ from meristem_testtime._engine import (
     Pair,
     Request,
     UnsupportedError,
+    Watch,
 )
-from meristem_testtime._remote import Transport
+from meristem_testtime._remote import RefusedError
+from meristem_testtime._server import SEEDS, Server, choices_of, part
 
-TEXT_PIECE = 8  # bytes of a prompt's pieces
-LONGEST_PIECE = 1000  # bytes; a piece is a number of fewer than 4300 digits, as JSON readers allow
-SEEDS = 2**63  # servers read a seed as a signed 64-bit number
+__all__ = ["ChatEngine", "OpenAIEngine"]
 
-
-class _Server:
-    """What both engines share: a transport, and that they are to be closed."""
-
-    concurrent = True
-
-    def __init__(
-        self,
-        base_url: str,
-        model: str,
-        *,
-        api_key: str | None = None,
-        timeout: float | int = 600,
-        retries: int = 6,
-        concurrency: int = 64,
-    ) -> None:
-        self.model = model
-        self._transport = Transport(
-            base_url, key=api_key, timeout=timeout, retries=retries, concurrency=concurrency
-        )
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._transport.close()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+TOKENS = "serve the model with vLLM 0.10.2 or newer, or use http.ChatEngine"
+SCORES = "serve the model with vLLM"
+UNKNOWN = 422  # of HTTP: the server knows no such field, or not this form of it
 
 
-class OpenAIEngine(_Server):
+class OpenAIEngine(Server):
     """An engine over `/completions` of a server that takes and returns token ids.
 
     vLLM does since 0.10.2; others are for `ChatEngine`.
@@ -96,7 +70,7 @@ class OpenAIEngine(_Server):
         If it returns no token ids or log-probabilities.
     """
 
-    capabilities: frozenset[Capability] = frozenset({"continue", "scores"})
+    capabilities: frozenset[Capability] = frozenset({"continue", "scores", "abort"})
 
     def __init__(
         self,
@@ -133,9 +107,16 @@ class OpenAIEngine(_Server):
         """Return the text of token ids, special tokens left out."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True)
 
-    async def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
+    async def generate(
+        self, requests: Sequence[Request], watches: Mapping[int, Watch] = UNWATCHED
+    ) -> list[list[Completion]]:
         """Return the samples of each request."""
-        return await together(self._sampled(request) for request in requests)
+        return await together(
+            watched(request, watches[place], self._until)
+            if place in watches
+            else self._sampled(request)
+            for place, request in enumerate(requests)
+        )
 
     async def logprobs(self, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
         """Return the log-probability of each token of each continuation."""
@@ -143,10 +124,36 @@ class OpenAIEngine(_Server):
 
     async def _sampled(self, request: Request) -> list[Completion]:
         n = request.n if request.temperature > 0 else 1  # vLLM refuses several greedy samples
-        body = {
+        with self._named("token_ids", TOKENS):
+            answer = await self._transport.post("/completions", self._body(replace(request, n=n)))
+        choices = choices_of(answer, n, self.identity)
+        return [self._completion(each, request) for each in choices] * (request.n // n)
+
+    async def _until(self, request: Request, halt: asyncio.Event) -> Completion:
+        """Return the one sample of `request`, or what arrived of it when `halt` is set."""
+        events: list[dict[str, Any]] = []
+        with self._named("token_ids", TOKENS):
+            await unless(halt, self._transport.stream("/completions", self._body(request), events))
+        choice = _joined(list(events))
+        if choice["finish_reason"] is None and not halt.is_set():
+            raise EngineError(f"engine {self.identity} ended a stream without a finish_reason")
+        return self._completion(choice, request, halted=halt.is_set())
+
+    @contextmanager
+    def _named(self, capability: str, mend: str) -> Iterator[None]:
+        """Name the capability that a server lacks which does not know what it was asked."""
+        try:
+            yield
+        except RefusedError as error:
+            if error.status != UNKNOWN:
+                raise
+            raise UnsupportedError(self.identity, capability, f"{mend} ({error})") from error
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        return {
             "model": self.model,
             "prompt": list(request.prompt),
-            "n": n,
+            "n": request.n,
             "seed": request.seed % SEEDS,
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
@@ -156,17 +163,13 @@ class OpenAIEngine(_Server):
             "logprobs": 0,
             "return_token_ids": True,
         }
-        answer = await self._transport.post("/completions", body)
-        choices = _choices(answer, n, self.identity)
-        return [self._completion(each, request) for each in choices] * (request.n // n)
 
-    def _completion(self, choice: dict[str, Any], request: Request) -> Completion:
-        ids, chosen = choice.get("token_ids"), _part(choice, "logprobs").get("token_logprobs")
+    def _completion(
+        self, choice: dict[str, Any], request: Request, *, halted: bool = False
+    ) -> Completion:
+        ids, chosen = choice.get("token_ids"), part(choice, "logprobs").get("token_logprobs")
         if ids is None:
-            raise UnsupportedError(
-                self.identity, "token_ids",
-                "serve the model with vLLM 0.10.2 or newer, or use http.ChatEngine",
-            )  # fmt: skip
+            raise UnsupportedError(self.identity, "token_ids", TOKENS)
         if chosen is None or len(chosen) != len(ids) or not all(map(_is_number, chosen)):
             raise UnsupportedError(
                 self.identity, "logprobs",
@@ -174,7 +177,9 @@ class OpenAIEngine(_Server):
                 "http.ChatEngine",
             )  # fmt: skip
         finish: Finish = "length"
-        if choice.get("finish_reason") == "stop":
+        if halted and choice.get("finish_reason") is None:
+            finish = "abort"
+        elif choice.get("finish_reason") == "stop":
             text = self.decode(ids)
             finish = "stop" if any(stop in text for stop in request.stop) else "end"
         if finish == "length" and len(ids) < request.max_tokens:
@@ -193,10 +198,12 @@ class OpenAIEngine(_Server):
             "max_tokens": 1,
             "prompt_logprobs": 0,
         }
-        (choice,) = _choices(await self._transport.post("/completions", body), 1, self.identity)
+        with self._named("scores", SCORES):
+            answer = await self._transport.post("/completions", body)
+        (choice,) = choices_of(answer, 1, self.identity)
         found = choice.get("prompt_logprobs")
         if found is None:
-            raise UnsupportedError(self.identity, "scores", "serve the model with vLLM")
+            raise UnsupportedError(self.identity, "scores", SCORES)
         places = found[len(prompt) : len(prompt) + len(continuation)]
         return tuple(
             float(place[str(token)]["logprob"])
@@ -204,102 +211,22 @@ class OpenAIEngine(_Server):
         )
 
 
-class ChatEngine(_Server):
-    """An engine over `/chat/completions`: whole solutions from any server, and nothing else.
-
-    Such a server shows no token ids. An id is a piece of text, written as a number: a sample has
-    as many ids as the server counted tokens, so lengths are its own; where one token ends and the
-    next begins is not known. There are no log-probabilities, and a prompt cannot end in the middle
-    of an answer. Each sample is a request of its own, as not every server takes n.
-
-    Parameters
-    ----------
-    base_url, model, api_key, timeout, retries, concurrency
-        As for `OpenAIEngine`.
-
-    Raises
-    ------
-    EngineError
-        As for `OpenAIEngine`, or if the server does not count tokens.
-    """
-
-    capabilities: frozenset[Capability] = frozenset()
-    context: int | None = None
-
-    def __enter__(self) -> "ChatEngine":
-        return self
-
-    @property
-    def identity(self) -> str:
-        """Return the model's name."""
-        return f"chat:{self.model}"
-
-    def encode(self, text: str) -> tuple[int, ...]:
-        """Return `text` in pieces."""
-        data = text.encode()
-        return _pieces(data, math.ceil(len(data) / TEXT_PIECE))
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of pieces."""
-        data = b"".join(i.to_bytes((i.bit_length() + 7) // 8, "big")[1:] for i in ids)
-        return data.decode(errors="replace")
-
-    async def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        """Return the samples of each request; stop strings are refused."""
-        if any(request.stop for request in requests):
-            raise UnsupportedError(self.identity, "stop", MENDS["continue"])
-        return await together(
-            together(self._sample(request, i) for i in range(request.n)) for request in requests
-        )
-
-    async def logprobs(self, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
-        """Raise an error: a chat cannot score a given text."""
-        raise UnsupportedError(self.identity, "scores", "use http.OpenAIEngine with vLLM behind it")
-
-    async def _sample(self, request: Request, place: int) -> Completion:
-        body = {
-            "model": self.model,
-            "messages": [{"role": "user", "content": self.decode(request.prompt)}],
-            "seed": (request.seed + place) % SEEDS,
-            "max_tokens": request.max_tokens,
-            "temperature": request.temperature,
-        }
-        answer = await self._transport.post("/chat/completions", body)
-        (choice,) = _choices(answer, 1, self.identity)
-        count = _part(answer, "usage").get("completion_tokens")
-        if not isinstance(count, int) or count < 0:
-            raise EngineError(f"engine {self.identity} counts no tokens: usage is {count!r}")
-        message = _part(choice, "message")
-        thought = message.get("reasoning") or message.get("reasoning_content") or ""
-        data = f"{thought}{message.get('content') or ''}".encode()
-        if len(data) > LONGEST_PIECE * count:
-            raise EngineError(
-                f"engine {self.identity} counts {count} tokens for {len(data)} bytes; its usage "
-                "cannot be right"
-            )
-        finish: Finish = "length" if choice.get("finish_reason") == "length" else "end"
-        return Completion(ids=_pieces(data, count), logprobs=(), finish=finish)
-
-
-def _pieces(data: bytes, count: int) -> tuple[int, ...]:
-    """Return `data` in `count` pieces of nearly equal length, each after a byte of 1."""
-    cuts = [len(data) * i // count for i in range(count + 1)] if count else [0]
-    return tuple(int.from_bytes(b"\1" + data[start:end], "big") for start, end in pairwise(cuts))
-
-
-def _choices(answer: dict[str, Any], n: int, identity: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] | None = answer.get("choices")
-    if not found or len(found) != n:
-        got = len(found) if found else "no"
-        raise EngineError(
-            f"engine {identity} gave {got} samples for n = {n}; use a server that takes n"
-        )
-    return sorted(found, key=lambda choice: choice.get("index", 0))
-
-
-def _part(record: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return an object inside of a JSON object, an empty one if it is absent or null."""
-    return record.get(name) or {}
+def _joined(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the choice that the events of one streamed completion make."""
+    choices = [choice for event in events for choice in event.get("choices") or []]
+    ids = [each["token_ids"] for each in choices if each.get("token_ids") is not None]
+    scores = [part(each, "logprobs").get("token_logprobs") for each in choices]
+    chosen = [each for each in scores if each is not None]
+    reasons = [each["finish_reason"] for each in choices if each.get("finish_reason")]
+    return {
+        "token_ids": [i for each in ids for i in each] if ids or not choices else None,
+        "logprobs": {
+            "token_logprobs": [x for each in chosen for x in each]
+            if chosen or not choices
+            else None
+        },
+        "finish_reason": reasons[-1] if reasons else None,
+    }
 
 
 def _is_number(value: object) -> bool:

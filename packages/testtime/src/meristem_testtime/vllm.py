@@ -2,12 +2,15 @@
 
 - vLLM batches by itself: a search sends what it has, at once
 - log-probabilities are the model's own, before temperature; a cancelled request is aborted
+- a sample that a watch aborts has the tokens that vLLM had handed out by then
 """
 
 # pyright: basic, reportMissingImports=false
 # vLLM pins torch and much else, so it has an environment of its own
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from types import TracebackType
 from typing import Any
@@ -18,8 +21,9 @@ from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from meristem_testtime._batching import together
+from meristem_testtime._batching import together, watched
 from meristem_testtime._engine import (
+    UNWATCHED,
     Capability,
     Completion,
     ContextFullError,
@@ -27,8 +31,11 @@ from meristem_testtime._engine import (
     Finish,
     Pair,
     Request,
+    Watch,
 )
 from meristem_testtime._loop import LoopThread
+
+ABORT_WAIT = 0.05  # seconds until a sample that did not end is aborted once more
 
 
 class VLLMEngine:
@@ -52,7 +59,8 @@ class VLLMEngine:
     """
 
     concurrent = True
-    capabilities: frozenset[Capability] = frozenset({"continue", "scores"})
+    capabilities: frozenset[Capability] = frozenset({"continue", "scores", "abort"})
+    max_batch: int | None = None
 
     def __init__(
         self, model: str, *, options: Mapping[str, Any] | None = None, name: str | None = None
@@ -97,9 +105,18 @@ class VLLMEngine:
         """Return the text of token ids, special tokens left out."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True)
 
-    async def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
+    async def generate(
+        self, requests: Sequence[Request], watches: Mapping[int, Watch] = UNWATCHED
+    ) -> list[list[Completion]]:
         """Return the samples of each request."""
-        return await self._loop.run(together(self._sampled(request) for request in requests))
+        if not watches:
+            return await self._loop.run(together(self._sampled(request) for request in requests))
+        return await together(
+            watched(request, watches[place], self._until)
+            if place in watches
+            else self._loop.run(self._sampled(request))
+            for place, request in enumerate(requests)
+        )
 
     async def logprobs(self, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
         """Return the log-probability of each token of each continuation."""
@@ -113,26 +130,45 @@ class VLLMEngine:
             self._loop.close()
 
     async def _sampled(self, request: Request) -> list[Completion]:
-        if len(request.prompt) + request.max_tokens > self.context:  # vLLM would draw fewer
-            raise ContextFullError(len(request.prompt), request.max_tokens, self.context)
         n = request.n if request.temperature > 0 else 1  # vLLM refuses several greedy samples
-        output = await self._output(
-            request.prompt,
-            SamplingParams(
-                n=n,
-                seed=request.seed,
-                max_tokens=request.max_tokens,
-                temperature=request.temperature,
-                stop=list(request.stop),
-                include_stop_str_in_output=True,
-                logprobs=0,
-                flat_logprobs=True,
-                detokenize=bool(request.stop),
-                output_kind=RequestOutputKind.FINAL_ONLY,
-            ),
-        )
+        output = await self._output(*self._asked(replace(request, n=n)), self._named())
         samples = sorted(output.outputs, key=lambda each: each.index)
         return [_completion(each) for each in samples] * (request.n // n)
+
+    async def _until(self, request: Request, halt: asyncio.Event) -> Completion:
+        """Return the one sample of `request`, or what it has when `halt` is set."""
+        name = self._named()
+        whole = asyncio.ensure_future(self._loop.run(self._output(*self._asked(request), name)))
+        halted = asyncio.ensure_future(halt.wait())
+        try:
+            await asyncio.wait({whole, halted}, return_when=asyncio.FIRST_COMPLETED)
+            while not whole.done():  # a request that is just being sent is not known there yet
+                await self._loop.run(self._llm.abort(name))
+                await asyncio.wait({whole}, timeout=ABORT_WAIT)
+            (sample,) = (await whole).outputs
+        finally:
+            whole.cancel()
+            halted.cancel()
+        return _completion(sample, halted=halt.is_set())
+
+    def _named(self) -> str:
+        return f"meristem-{next(self._count)}"
+
+    def _asked(self, request: Request) -> tuple[tuple[int, ...], SamplingParams]:
+        if len(request.prompt) + request.max_tokens > self.context:  # vLLM would draw fewer
+            raise ContextFullError(len(request.prompt), request.max_tokens, self.context)
+        return request.prompt, SamplingParams(
+            n=request.n,
+            seed=request.seed,
+            max_tokens=request.max_tokens,
+            temperature=request.temperature,
+            stop=list(request.stop),
+            include_stop_str_in_output=True,
+            logprobs=0,
+            flat_logprobs=True,
+            detokenize=bool(request.stop),
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
 
     async def _scored(
         self, prompt: tuple[int, ...], continuation: tuple[int, ...]
@@ -140,15 +176,14 @@ class VLLMEngine:
         options = SamplingParams(
             max_tokens=1, prompt_logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY
         )
-        output = await self._output((*prompt, *continuation), options)
+        output = await self._output((*prompt, *continuation), options, self._named())
         places = output.prompt_logprobs[len(prompt) :]
         return tuple(
             float(place[token].logprob) for place, token in zip(places, continuation, strict=True)
         )
 
-    async def _output(self, prompt: tuple[int, ...], options: SamplingParams) -> Any:
+    async def _output(self, prompt: tuple[int, ...], options: SamplingParams, name: str) -> Any:
         output: Any = None
-        name = f"meristem-{next(self._count)}"
         try:
             async for each in self._llm.generate(
                 TokensPrompt(prompt_token_ids=list(prompt)), options, name
@@ -169,12 +204,14 @@ async def _stopped(llm: AsyncLLM) -> None:
     llm.shutdown()
 
 
-def _completion(output: Any) -> Completion:
+def _completion(output: Any, *, halted: bool = False) -> Completion:
     chosen = output.logprobs
     logprobs = tuple(float(chosen.logprobs[start]) for start in chosen.start_indices)
     finish: Finish = "length"
     if output.finish_reason == "stop":
         finish = "stop" if isinstance(output.stop_reason, str) else "end"
+    elif output.finish_reason == "abort" and halted:
+        finish = "abort"
     elif output.finish_reason != "length":
         raise EngineError(f"vLLM ended a sample with {output.finish_reason!r}; see its log")
     return Completion(ids=tuple(output.token_ids), logprobs=logprobs, finish=finish)

@@ -75,11 +75,9 @@ def teach_model(
     return teach(GrowConfig(scale=scale, out=out / name, seed=seed), say=say, scale=sizes)
 
 
-def train_crosscoder(
-    folder: Path, taught: Taught, settings: Settings, say: Say, *, steps: Sequence[int] = ()
-) -> Trained:
-    """Return a crosscoder over the snapshots, or some of them, with its explorer in `folder`."""
-    lineage = lineage_of(taught, settings, steps)
+def train_crosscoder(folder: Path, taught: Taught, settings: Settings, say: Say) -> Trained:
+    """Return a crosscoder over all snapshots, with tasks, and its explorer in `folder`."""
+    lineage = lineage_of(taught, settings)
     with _opened(folder, taught, lineage):
         evolved = evolve_features(
             folder,
@@ -97,9 +95,11 @@ def train_crosscoder(
     )
 
 
-def measure_crosscoder(folder: Path, taught: Taught, settings: Settings, say: Say) -> Trained:
-    """Return a crosscoder over all snapshots, without tasks and explorer."""
-    lineage = lineage_of(taught, settings)
+def measure_crosscoder(
+    folder: Path, taught: Taught, settings: Settings, say: Say, *, steps: Sequence[int] = ()
+) -> Trained:
+    """Return a crosscoder over all snapshots, or some of them, without tasks and explorer."""
+    lineage = lineage_of(taught, settings, steps)
     with _opened(folder, taught, lineage):
         stages = Stages(folder, say, prefix=f"{folder.name}: ")
         _, crosscoder, measured = fit_and_measure(

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from meristem._rows import Row, measured_text
+from meristem._rows import Row
 from meristem.grow._pipeline import Taught
-from meristem.reproduce import _feature_claims as claims
 from meristem.reproduce import _sensitivity_claims as sensitivity
 from meristem.reproduce._activation_claims import activations
 from meristem.reproduce._baselines import component_qualities, separate_qualities
+from meristem.reproduce._claims import Claim
 from meristem.reproduce._crosscoders import (
     CROSSCODERS,
     ScaleName,
@@ -28,30 +28,19 @@ from meristem.reproduce._crosscoders import (
     train_crosscoder,
     trigger_kinds,
 )
+from meristem.reproduce._evolution_page import page
+from meristem.reproduce._feature_claims import complexity, directions, norms, two_classes
 from meristem.reproduce._order_claims import order
-from meristem.reproduce._pythia import Trajectory, read_trajectories
+from meristem.reproduce._phase_claims import phases, pythia
+from meristem.reproduce._pythia import read_trajectories
+from meristem.reproduce._quality_claims import components, held_out, separate
+from meristem.reproduce._task_claims import tasks
 from meristem_core import write_atomic
-from meristem_core.report import (
-    Check,
-    Checks,
-    LineChart,
-    Page,
-    Section,
-    Series,
-    Text,
-    render,
-)
+from meristem_core.report import render
 from meristem_evolution import Settings
 
-SEEDS = 3  # of the crosscoder
+SEEDS = 3  # of the crosscoder; for the warm-up, of model and crosscoder
 WARMUPS = (30, 240)  # steps, of two models of the smallest scale
-HOLDS = {"reproduced": True, "refuted": False, "partly": None, "not testable here": None}
-CAVEATS = (
-    "A model of a million parameters or less on a few megabytes of text; its crosscoders see a "
-    "hundred thousand tokens. The paper's models are a hundred and more times as large. Decoder "
-    "norms are trained quantities, the number of snapshots limits every step that is named, and "
-    "logarithmic axes exaggerate the beginning."
-)
 
 
 def reproduce(out: Path, quick: bool, seed: int) -> list[Row]:
@@ -88,38 +77,41 @@ def reproduce(out: Path, quick: bool, seed: int) -> list[Row]:
         for folder, each, run in zip(folders, every, runs, strict=True)
     ]
     counts = {max(1, round(run.measured.l0_union)) for run in runs}
-    components = component_qualities(
+    explained = component_qualities(
         out / f"components-{scale}-{seed}.json", taught, settings, counts
     )
     judged = [
-        claims.two_classes(runs),
-        *claims.directions(runs, seed),
-        *filter(None, [claims.complexity(runs)]),
+        two_classes(runs),
+        *directions(runs, seed),
+        complexity(runs),
         *order(runs, kinds, seed),
-        *claims.tasks(runs),
-        *claims.phases(runs),
-        *claims.norms(runs),
-        _separate(out / f"separate-{scale}-{seed}", taught, settings, runs[0]),
-        claims.components(runs, components),
+        *tasks(runs),
+        *phases(runs),
+        *norms(runs),
+        _separate(folders, taught, every, runs),
+        components(runs, explained),
         *sensitivity.seeds(runs, seed),
-        *_half(out / f"half-{scale}-{seed}", folders[0], taught, settings, runs[0]),
+        *_half(folders, taught, every, runs),
         *activations({settings.activation: runs, **_others(folders, taught, every, runs)}, seed),
         *([] if quick else [_warmup(out, seed)]),
-        *([claims.pythia(trajectories)] if trajectories else []),
+        *([pythia(trajectories)] if trajectories else []),
     ]
     seconds = time.perf_counter() - start
-    n = runs[0].measured.alive
-    rows = taught.rows + [each.row(n=n, seconds=seconds, seed=seed) for each in judged]
-    write_atomic(out / "reproduction.html", render(_page(rows, runs, trajectories)))
+    rows = taught.rows + [each.row(seconds=seconds, seed=seed) for each in judged]
+    write_atomic(out / "reproduction.html", render(page(rows, runs, trajectories)))
     return rows
 
 
-def _separate(folder: Path, taught: Taught, settings: Settings, run: Trained) -> claims.Claim:
-    """Judge the first crosscoder against dictionaries of one snapshot, at every third one."""
-    measured = run.measured
-    opened = dict(zip(measured.steps, measured.l0, strict=True))
-    chosen = {step: opened[step] for step in measured.steps[::3]}
-    return claims.quality(run, separate_qualities(folder, taught, settings, chosen))
+def _separate(
+    folders: Sequence[Path], taught: Taught, every: Sequence[Settings], runs: Sequence[Trained]
+) -> Claim:
+    """Judge each crosscoder against dictionaries of one snapshot, at every third one."""
+    found: list[dict[int, float]] = []
+    for own, settings, run in zip(folders, every, runs, strict=True):
+        opened = dict(zip(run.measured.steps, run.measured.l0, strict=True))
+        chosen = {step: opened[step] for step in run.measured.steps[::3]}
+        found.append(separate_qualities(_beside(own, "separate"), taught, settings, chosen))
+    return separate(runs, found)
 
 
 def _others(
@@ -129,123 +121,46 @@ def _others(
     found: dict[str, list[Trained]] = {}
     for own, settings, run in zip(folders, every, runs, strict=True):
         for name, other in other_activations(settings, run).items():
-            folder = own.with_name(own.name.replace("crosscoder", name))
+            folder = _beside(own, name)
             found.setdefault(name, []).append(measure_crosscoder(folder, taught, other, _say))
     return found
 
 
 def _half(
-    folder: Path, whole: Path, taught: Taught, settings: Settings, run: Trained
-) -> list[claims.Claim]:
-    """Judge a crosscoder over every second snapshot, also on those that it does not know."""
+    folders: Sequence[Path], taught: Taught, every: Sequence[Settings], runs: Sequence[Trained]
+) -> list[Claim]:
+    """Judge crosscoders over every second snapshot, also on those that they do not know."""
     steps = taught.lineage.steps
     kept = sorted({*steps[::2], steps[-1]})
-    half = train_crosscoder(folder, taught, settings, _say, steps=kept)
-    unknown = held_out_qualities(whole, folder, taught, settings,
-                                 [step for step in steps if step not in kept])  # fmt: skip
-    measured = run.measured
-    known = dict(zip(measured.steps, measured.explained_variance, strict=True))
-    return [
-        *sensitivity.spacing(run, half, seed=settings.seed),
-        sensitivity.held_out(known, unknown),
-    ]
+    left = [step for step in steps if step not in kept]
+    halves: list[Trained] = []
+    unknown: list[dict[int, float]] = []
+    for whole, settings in zip(folders, every, strict=True):
+        half = _beside(whole, "half")
+        halves.append(measure_crosscoder(half, taught, settings, _say, steps=kept))
+        unknown.append(held_out_qualities(whole, half, taught, settings, left))
+    return [*sensitivity.spacing(runs, halves, every[0].seed), held_out(runs, unknown)]
 
 
-def _warmup(out: Path, seed: int) -> claims.Claim:
-    """Judge models of the smallest scale that differ in their warm-up alone."""
-    settings = replace(CROSSCODERS["micro"], seed=seed)
-    runs: dict[int, Trained] = {}
-    for steps in WARMUPS:
-        taught = teach_model(out, "micro", seed, _say, warmup=steps)
-        folder = out / f"crosscoder-micro-{seed}-warmup-{steps}"
-        runs[steps] = train_crosscoder(folder, taught, settings, _say)
-    return sensitivity.warmup(runs, seed)
+def _warmup(out: Path, seed: int) -> Claim:
+    """Judge models of the smallest scale that differ in their warm-up alone, of several seeds."""
+    return sensitivity.warmup(
+        [{steps: _warmed(out, steps, each) for steps in WARMUPS}
+         for each in range(seed, seed + SEEDS)],
+        seed,
+    )  # fmt: skip
+
+
+def _warmed(out: Path, steps: int, seed: int) -> Trained:
+    taught = teach_model(out, "micro", seed, _say, warmup=steps)
+    folder = out / f"crosscoder-micro-{seed}-warmup-{steps}"
+    return measure_crosscoder(folder, taught, replace(CROSSCODERS["micro"], seed=seed), _say)
+
+
+def _beside(folder: Path, name: str) -> Path:
+    """Return the folder of something else with the seed of a crosscoder's folder."""
+    return folder.with_name(folder.name.replace("crosscoder", name))
 
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _page(rows: Sequence[Row], runs: Sequence[Trained], trajectories: Sequence[Trajectory]) -> Page:
-    checks = [
-        Check(
-            claim=row.claim,
-            verdict=row.verdict,
-            holds=HOLDS[row.verdict],
-            detail=f"measured {measured_text(row)}, claimed {row.claimed}; {row.note}",
-        )
-        for row in rows
-    ]
-    return Page(
-        title="Evolution of Concepts, reproduced",
-        subtitle="arXiv 2509.17196 at the scale of a laptop: "
-        f"{len(runs)} crosscoders over the snapshots of one model",
-        sections=[
-            Section(title="Verdicts", blocks=[Text(CAVEATS), Checks(checks)]),
-            Section(title="Curves of every seed", blocks=_curves(runs)),
-            *_overlay(runs, trajectories),
-        ],
-    )
-
-
-def _curves(runs: Sequence[Trained]) -> list[LineChart]:
-    curves = {
-        "Features that emerge": ("features", lambda found: found.emergence["0.5"]),
-        "Dimensionality": ("share of the width", lambda found: found.dimensionality),
-        "Explained variance": ("share", lambda found: found.explained_variance),
-        "Distance to bigrams": ("KL(q ‖ p2), nats", lambda found: found.learning.from_bigram),
-    }  # fmt: skip
-    return [
-        LineChart(
-            title=title,
-            x_label="step",
-            y_label=unit,
-            series=[
-                Series(name=f"seed {run.seed}", x=run.measured.steps,
-                       y=value(run.measured))
-                for run in runs
-            ],
-        )
-        for title, (unit, value) in curves.items()
-    ]  # fmt: skip
-
-
-def _overlay(runs: Sequence[Trained], trajectories: Sequence[Trajectory]) -> list[Section]:
-    """Return accuracy of Pythia, if it is there, and emergence here, over their own training."""
-    if not trajectories:
-        return []
-    measured = runs[0].measured
-    emerged = [sum(measured.emergence["0.5"][: place + 1]) for place in range(len(measured.steps))]
-    ours = Series(
-        name="ours: share of features that have emerged",
-        x=[step / measured.steps[-1] for step in measured.steps],
-        y=[count / measured.alive for count in emerged],
-    )
-    theirs = [
-        Series(
-            name=f"Pythia-160M: {each.task}",
-            x=[step / each.steps[-1] for step in each.steps],
-            y=each.accuracy,
-        )
-        for each in trajectories
-    ]
-    blocks = [
-        Text(
-            "The paper sees the features of Pythia turn at about step 1000. Its public evaluations "
-            "leave chance between steps 512 and 3000."
-        ),
-        LineChart(
-            title="Over the share of training that is done",
-            x_label="share of training",
-            y_label="share",
-            series=[ours, *theirs],
-            note="Public zero-shot evaluations of EleutherAI/pythia; step 1000 is 0.7 %.",
-        ),
-        LineChart(
-            title="Pythia-160M over its own steps",
-            x_label="step",
-            y_label="accuracy",
-            series=[Series(name=each.task, x=each.steps, y=each.accuracy) for each in trajectories],
-        ),
-    ]
-    return [Section(title="Beside Pythia", blocks=blocks)]

@@ -55,6 +55,12 @@ LOSSES: dict[str, tuple[str, dict[str, str]]] = {
     "forward KL": ("f_sft", {"divergence": "forward_kl"}),
     "alpha 0.5": ("f_sft", {"divergence": "alpha:0.5"}),
 }
+DRAWN = {  # trained on several answers a problem, of a writer who slips half as often as the base
+    f"{loss}, {n} drawn": (loss, n)
+    for n in (8, 1)
+    for loss in ("total variation", "chi-squared", "reverse KL")
+}
+WRITER_NOISE = NOISE / 2
 JOINT = {"joint, weight 0.1": 0.1, "joint, weight 1": 1.0, "joint, weight 10": 10.0}  # of DPO
 
 
@@ -66,6 +72,7 @@ class World:
     train: list[Encoded]
     pairs: list[Encoded]
     test: list[Encoded]
+    drawn: dict[int, list[Encoded]]  # by answers a problem, problems those of `train`
 
 
 def make_world(seed: int, base_seed: int) -> World:
@@ -74,11 +81,18 @@ def make_world(seed: int, base_seed: int) -> World:
     few = draw_problems(rng, DEMONSTRATIONS, TERMS)
     compared = draw_problems(rng, DEMONSTRATIONS, TERMS)
     new = draw_problems(rng, HELD_OUT, TERMS)
+    writer = stream(seed, "drawn")
+    drawn = {}
+    for n in (1, 8):
+        problems = few.repeat(n, axis=0)
+        answers = write_answers(writer, problems, noise=WRITER_NOISE)
+        drawn[n] = demonstrations(ALPHABET, problems, answers)
     return World(
         base=pretrained(base_seed),
         train=demonstrations(ALPHABET, few, write_answers(rng, few)),
         pairs=preferences(ALPHABET, rng, compared, noise=NOISE),
         test=demonstrations(ALPHABET, new, write_answers(rng, new)),
+        drawn=drawn,
     )
 
 
@@ -136,18 +150,20 @@ def run_cells(
 
 def run_cell(world: World, name: str, rate: float, seed: int) -> dict[str, Any]:
     """Fine-tune, then prefer; return scores, drift, and what the logits know of the outcome."""
-    loss, settings = LOSSES[name]
+    divergence, answers = DRAWN.get(name, (name, 0))
+    examples = world.drawn[answers] if answers else world.train
+    loss, settings = LOSSES[divergence]
     objective = find_objective("sft", loss, settings)
     curve: list[list[float]] = []
 
     def watch(step: int, model: Any) -> None:
-        if rate == WATCHED_RATE and step % 4 == 0:
-            found = evaluate(model.eval(), world.base, world.train, objective, micro_batch=BLOCK)
+        if rate == WATCHED_RATE and step % 4 == 0 and name in LOSSES:
+            found = evaluate(model.eval(), world.base, examples, objective, micro_batch=BLOCK)
             curve.append([found["nll"], found["kl"]])
 
     plan = {"batch": BATCH, "micro_batch": BATCH}
     fine = tuned(
-        world.base, world.train, objective,
+        world.base, examples, objective,
         Schedule(steps=SFT_STEPS, learning_rate=rate, **plan),
         seed=seed, watch=watch,
     )  # fmt: skip

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
+from meristem.reproduce._claims import RESAMPLES, Claim, judge
 from meristem.reproduce._crosscoders import Trained
-from meristem.reproduce._feature_claims import RESAMPLES, Claim, judge
-from meristem_core import Interval, stream
+from meristem_core import Interval, stream, wilson_interval
 from meristem_crosscoders import TRIGGERS
 
 LEAST = 5  # features of a kind without which its place says nothing
+NO_ORDER = f"no value and no interval: no seed has {LEAST} features of both kinds"
 NAMES = {"previous": "previous-token", "induction": "induction", "context": "context"}
 PAIRS = (("previous", "induction"), ("previous", "context"), ("induction", "context"))
 Kinds = Int[np.ndarray, " F"]
@@ -34,15 +35,16 @@ def _pair(
         early, late = (_emergence(run, kind, name) for name in (first, second))
         if min(early.size, late.size) >= LEAST:
             found.append(_before(early, late, stream(seed, "order", first, second, run.seed)))
-        notes.append(f"{early.size} and {late.size}{_medians(run, early, late)}")
+        notes.append(f"{_share(early, run)} and {_share(late, run)}{_medians(run, early, late)}")
     return Claim(
         claim=f"{NAMES[first]} features emerge before {NAMES[second]} features: probability",
         claimed="> 0.5 in every seed (partly: not told apart; refuted: below 0.5)",
         found=found,
         verdict=judge([True if each.low > 0.5 else False if each.high < 0.5 else None
-                       for each in found]) if found else "not testable here",
-        note=f"ties count half; features of each kind, at least {LEAST}, and steps of their median "
-        f"emergence: {'; '.join(notes)}",
+                       for each in found]),
+        note=f"{'ties count half' if found else NO_ORDER}; features of each kind in each seed with "
+        f"their share of the living ones, by Wilson, and steps of median emergence: "
+        f"{'; '.join(notes)}",
     )  # fmt: skip
 
 
@@ -50,6 +52,11 @@ def _emergence(run: Trained, kind: Kinds, name: str) -> Snapshots:
     """Return the snapshots at which living features of a kind emerge."""
     emergence = run.arrays["emergence"]
     return emergence[run.alive & (emergence >= 0) & (kind == TRIGGERS.index(name))]
+
+
+def _share(features: Snapshots, run: Trained) -> str:
+    found = wilson_interval(features.size, int(run.alive.sum()))
+    return f"{features.size} [{found.low:.3f}, {found.high:.3f}]"
 
 
 def _medians(run: Trained, early: Snapshots, late: Snapshots) -> str:

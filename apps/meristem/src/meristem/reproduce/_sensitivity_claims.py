@@ -5,12 +5,13 @@ before the runs.
 """
 
 from collections.abc import Mapping, Sequence
-from statistics import median
+from dataclasses import replace
+from itertools import combinations
 
 import torch
 
+from meristem.reproduce._claims import ASKED, Claim, bounds, judge
 from meristem.reproduce._crosscoders import Trained
-from meristem.reproduce._feature_claims import Claim, bounds, judge
 from meristem_core import Interval, stream
 from meristem_crosscoders import (
     Matching,
@@ -22,97 +23,81 @@ from meristem_crosscoders import (
 
 MATCH = 0.7  # cosine from which features of two crosscoders are the same
 LEAST_MATCHED = 10  # features without which a rank correlation says nothing
-KEPT = 0.9  # share of explained variance that counts as all of it
 FOLLOWS = 0.2  # elasticity from which the turning point follows the warm-up
-ASKED = "[not in the paper]"
 
 
 def seeds(runs: Sequence[Trained], seed: int) -> list[Claim]:
     """Judge whether other seeds find the same features, emerging at the same time."""
-    first, *others = runs
-    matchings = [matching_of(first, other, seed) for other in others]
-    return [
+    pairs = list(combinations(runs, 2))
+    matchings = [matching_of(first, other, seed) for first, other in pairs]
+    found = [
         shared_claim("another seed finds the same features", matchings),
-        emergence_claim(
-            "features of two seeds emerge at the same time",
-            [(first, other) for other in others], matchings, seed,
-        ),
-    ]  # fmt: skip
+        emergence_claim("features of two seeds emerge at the same time", pairs, matchings, seed),
+    ]
+    return [replace(claim, pairs=True) for claim in found]
 
 
-def spacing(whole: Trained, half: Trained, seed: int) -> list[Claim]:
-    """Judge whether a crosscoder over every second snapshot tells the same story."""
-    all_steps, kept = whole.measured.steps, half.measured.steps
-    turnings = [run.measured.turning for run in (whole, half)]
-    places = [sum(step < turning.step for step in all_steps) for turning in turnings]
-    gap = abs(places[0] - places[1])
-    matching = matching_of(whole, half, seed)
+def spacing(wholes: Sequence[Trained], halves: Sequence[Trained], seed: int) -> list[Claim]:
+    """Judge whether crosscoders over every second snapshot tell the same story."""
+    pairs = list(zip(wholes, halves, strict=True))
+    steps = wholes[0].measured.steps
+    places = [[sum(step < run.measured.turning.step for step in steps) for run in pair]
+              for pair in pairs]  # fmt: skip
+    gaps = [half - whole for whole, half in places]
+    turnings = "; ".join(f"{run.measured.turning.step} and {half.measured.turning.step}"
+                         for run, half in pairs)  # fmt: skip
     return [
         Claim(
-            claim="half of the snapshots show the same turning point: snapshots between the two",
-            claimed="<= 2, the spacing of those that are left",
-            found=[bounds(gap)],
-            verdict="reproduced" if gap <= 2 else "refuted",
-            note=f"turning step {turnings[0].step} over {len(all_steps)} snapshots, "
-            f"{turnings[1].step} [{turnings[1].low}, {turnings[1].high}] over {len(kept)}",
+            claim="half of the snapshots show the same turning point: snapshots by which it is "
+            "later",
+            claimed="-2 to 2, the spacing of those that are left",
+            found=[bounds(gap) for gap in gaps],
+            verdict=judge([abs(gap) <= 2 for gap in gaps]),
+            note=f"turning steps over {len(steps)} and {len(halves[0].measured.steps)} snapshots, "
+            f"of each seed: {turnings}",
             source=ASKED,
         ),
         emergence_claim(
             "features emerge at the same time over half of the snapshots",
-            [(whole, half)], [matching], seed,
+            pairs, [matching_of(run, half, seed) for run, half in pairs], seed,
         ),
     ]  # fmt: skip
 
 
-def held_out(trained: Mapping[int, float], untrained: Mapping[int, float]) -> Claim:
-    """Judge whether rows between two snapshots rebuild one that was not trained on.
-
-    Parameters
-    ----------
-    trained, untrained
-        Explained variance by step, of a crosscoder that knows the snapshot and one that does not.
-    """
-    shares = {step: value / trained[step] for step, value in untrained.items()}
-    values = sorted(shares.values())
-    middle = median(values)
-    return Claim(
-        claim="a snapshot that was left out is rebuilt by rows between its neighbours': share of "
-        "the variance explained with it",
-        claimed=f">= {KEPT} at every one (partly: at most of them)",
-        found=[bounds(middle, low=values[0], high=values[-1])],
-        verdict="reproduced" if values[0] >= KEPT else "partly" if middle >= KEPT else "refuted",
-        note="the bounds are the least and largest share; by step: "
-        + ", ".join(f"{step}: {share:.2f}" for step, share in shares.items()),
-        source=ASKED,
-    )
-
-
-def warmup(runs: Mapping[int, Trained], seed: int) -> Claim:
+def warmup(runs: Sequence[Mapping[int, Trained]], seed: int) -> Claim:
     """Judge whether the turning point follows the learning-rate warm-up of the model.
 
     Parameters
     ----------
     runs
-        By steps of the warm-up.
+        For each seed of model and crosscoder, by steps of the warm-up.
     """
-    cosines = {
-        steps: (run.measured.steps, torch.from_numpy(run.arrays["cosines"][run.alive]))
-        for steps, run in runs.items()
-    }
-    effect = warmup_effect(cosines, rng=stream(seed, "warm-up"))
-    found = effect.elasticity
-    free = found.high < FOLLOWS
-    pairs = zip(effect.warmups, effect.turning_steps, strict=True)
+    effects = [
+        warmup_effect(
+            {
+                steps: (run.measured.steps, torch.from_numpy(run.arrays["cosines"][run.alive]))
+                for steps, run in each.items()
+            },
+            rng=stream(seed, "warm-up", number),
+        )
+        for number, each in enumerate(runs)
+    ]
+    found = [each.elasticity for each in effects]
+    turnings = "; ".join(
+        ", ".join(f"{turning} by {steps}"
+                  for steps, turning in zip(each.warmups, each.turning_steps, strict=True))
+        for each in effects
+    )  # fmt: skip
     return Claim(
         claim="the turning point does not follow the warm-up of the learning rate: elasticity",
         claimed=f"< {FOLLOWS} (0: ignores it, 1: follows it)",
-        found=[found],
-        verdict="reproduced" if free else "refuted" if found.low > FOLLOWS else "partly",
-        note="models of the smallest scale; turning step by warm-up: "
-        + ", ".join(f"{turning} by {steps}" for steps, turning in pairs)
-        + "; the interval is over features",
+        found=found,
+        verdict=judge([True if each.high < FOLLOWS else False if each.low > FOLLOWS else None
+                       for each in found]),
+        note="models of the smallest scale, a seed each; turning step by warm-up: "
+        f"{turnings}; intervals of seeds over features",
         source=ASKED,
-    )
+    )  # fmt: skip
 
 
 def shared_claim(claim: str, matchings: Sequence[Matching]) -> Claim:
@@ -124,7 +109,7 @@ def shared_claim(claim: str, matchings: Sequence[Matching]) -> Claim:
         found=shares,
         verdict=judge([True if each.low >= 0.3 else None if each.high >= 0.3 else False
                        for each in shares]),
-        note="mutual nearest neighbours among living features; interval by Wilson",
+        note="mutual nearest neighbours among living features; intervals by Wilson",
         source="arXiv 2501.16615 [not in the paper]",
     )  # fmt: skip
 
@@ -156,7 +141,8 @@ def emergence_claim(
             claimed="> 0.5",
             found=[],
             verdict="not testable here",
-            note=f"{counts} features are matched, or all of them emerge at one snapshot",
+            note=f"no value: {counts} features are matched, {LEAST_MATCHED} are needed, or all "
+            "of them emerge at one snapshot",
             source=ASKED,
         )
     return Claim(
@@ -165,9 +151,14 @@ def emergence_claim(
         found=known,
         verdict=judge([True if each.low > 0.5 else None if each.high > 0.5 else False
                        for each in known]),
-        note="emergence of matched features; refuted where the interval lies below",
+        note="emergence of matched features; refuted where an interval lies below; intervals over "
+        f"features{_missing(len(found) - len(known))}",
         source=ASKED,
     )  # fmt: skip
+
+
+def _missing(pairs: int) -> str:
+    return f"; without {pairs} pairs, which match too few" if pairs else ""
 
 
 def _order(first: Trained, other: Trained, matching: Matching, seed: int) -> Interval | None:

@@ -1,0 +1,80 @@
+"""Samples that grow token by token in step, for engines that compute in this process.
+
+- one uniform number for each (seed, position), inverted through the cumulative probabilities: a
+  sample depends on its seed and prompt alone, never on its neighbours
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from meristem_core import stream
+from meristem_testtime._engine import Completion, Finish, Request, Watch
+
+
+class Sample:
+    """Sample `place` of request number `group`, while it grows."""
+
+    __slots__ = ("finish", "group", "ids", "logprobs", "place", "request")
+
+    def __init__(self, request: Request, group: int, place: int) -> None:
+        self.request, self.group, self.place = request, group, place
+        self.ids: list[int] = []
+        self.logprobs: list[float] = []
+        self.finish: Finish | None = None
+
+    def extend(
+        self,
+        logprobs: Float[np.ndarray, " v"],
+        end: int,
+        decode: Callable[[Sequence[int]], str],
+    ) -> None:
+        """Draw the next token from its log-probabilities; `end` is the token that ends a text."""
+        position = len(self.request.prompt) + len(self.ids)
+        seed = self.request.seed + self.place
+        token = _draw(logprobs, self.request.temperature, seed, position)
+        self.ids.append(token)
+        self.logprobs.append(float(logprobs[token]))
+        if token == end:
+            self.finish = "end"
+        elif self.request.stop and any(stop in decode(self.ids) for stop in self.request.stop):
+            self.finish = "stop"
+        elif len(self.ids) == self.request.max_tokens:
+            self.finish = "length"
+
+    def completion(self) -> Completion:
+        """Return the finished sample."""
+        if self.finish is None:
+            raise RuntimeError("the sample is still growing")
+        return Completion(ids=tuple(self.ids), logprobs=tuple(self.logprobs), finish=self.finish)
+
+
+def planted(requests: Sequence[Request]) -> list[list[Sample]]:
+    """Return the samples of each request before their first token."""
+    return [
+        [Sample(request, group, place) for place in range(request.n)]
+        for group, request in enumerate(requests)
+    ]
+
+
+def settle(
+    grown: Iterable[Sample], groups: Sequence[Sequence[Sample]], watches: Mapping[int, Watch]
+) -> None:
+    """Tell the watches which of the samples that just `grown` ended; abort what they say."""
+    for each in grown:
+        watch = watches.get(each.group)
+        if watch is None or each.finish is None or each.finish == "abort":
+            continue
+        if watch(each.place, each.completion()):
+            for other in groups[each.group]:
+                other.finish = other.finish or "abort"
+
+
+def _draw(logprobs: Float[np.ndarray, " v"], temperature: float, seed: int, position: int) -> int:
+    if temperature == 0:
+        return int(logprobs.argmax())
+    scaled = logprobs / temperature
+    cumulative: Float[np.ndarray, " v"] = np.cumsum(np.exp(scaled - scaled.max()))
+    u = stream(seed, "token", position).random() * float(cumulative[-1])
+    return min(int((cumulative <= u).sum()), logprobs.size - 1)

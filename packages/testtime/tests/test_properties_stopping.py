@@ -1,0 +1,158 @@
+"""Laws of aborted samples and of the budget of a run, on exactly known processes."""
+
+import asyncio
+from functools import cache
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import meristem_testtime as tt
+from meristem_core import stream
+
+ALPHABET = "ab;."
+STEP = tt.Step(stop=(), max_tokens=12, max_steps=1)
+QUESTIONS = {"one": "a", "two": "b", "three": "ab", "four": "ba"}
+
+
+def first_symbol(text):
+    return text[:1]
+
+
+class Pieces(tt.FakeEngine):
+    """Takes the requests of one question at a time."""
+
+    max_batch = 1
+
+
+class Concurrent(tt.FakeEngine):
+    concurrent = True
+
+    async def generate(self, requests, watches=MappingProxyType({})):
+        await asyncio.sleep(0)
+        return await super().generate(requests, watches)
+
+
+def engine_of(seed, kind=tt.FakeEngine):
+    @cache
+    def probabilities(ids):
+        return stream(seed, "process", *ids).dirichlet(np.ones(len(ALPHABET)))
+
+    return kind(probabilities, ALPHABET)
+
+
+def search(engine, algorithm, questions=QUESTIONS, **options):
+    return tt.search_sync(engine, questions, algorithm, **{"step": STEP, "seed": 2} | options)
+
+
+def tokens(results):
+    return sum(each.cost.tokens for each in results)
+
+
+@given(seed=st.integers(0, 40), batch=st.integers(2, 8))
+@settings(max_examples=12)
+def test_samples_that_run_together_stop_where_single_ones_do(seed, batch):
+    """Nothing but the tokens of samples after the stop depends on how many run together."""
+    whole = search(engine_of(seed), tt.best_of_n(8))
+    single = search(engine_of(seed), tt.adaptive(tt.beta(0.8), 8, first_symbol))
+    several = search(engine_of(seed), tt.adaptive(tt.beta(0.8), 8, first_symbol, batch=batch))
+    for alone, together, full in zip(single, several, whole, strict=True):
+        assert [n.text for n in alone.solutions] == [n.text for n in together.solutions]
+        assert alone.cost.tokens <= together.cost.tokens <= full.cost.tokens
+        assert together.cost.tokens == sum(len(node.ids) for node in together.nodes)
+        longest = max(len(node.ids) for node in together.solutions)
+        for node, drawn in zip(together.nodes, full.nodes, strict=False):
+            assert node.ids == drawn.ids[: len(node.ids)]
+            if not node.finished:
+                assert node.truncated
+                assert len(node.ids) <= longest
+
+
+@given(seed=st.integers(0, 40), m=st.integers(1, 6))
+@settings(max_examples=25)
+def test_the_first_to_finish_are_the_shortest(seed, m):
+    whole = search(engine_of(seed), tt.best_of_n(6))
+    first = search(engine_of(seed), tt.first_finished(6, m))
+    for full, found in zip(whole, first, strict=True):
+        ranked = sorted(full.solutions, key=lambda node: len(node.ids))[:m]
+        assert [node.text for node in found.solutions] == [node.text for node in ranked]
+        most = len(ranked[-1].ids)
+        assert found.cost.tokens == sum(min(len(node.ids), most) for node in full.nodes)
+
+
+@pytest.mark.parametrize("kind", [Pieces, Concurrent])
+@given(seed=st.integers(0, 20), limit=st.integers(0, 60))
+@settings(max_examples=15)
+def test_the_budget_of_a_run_ends_questions_and_changes_no_other(kind, seed, limit):
+    algorithm = tt.adaptive(tt.certain, 4, first_symbol)
+    whole = search(engine_of(seed), algorithm)
+    budget = tt.Budget(run_tokens=limit)
+    found = search(engine_of(seed, kind), algorithm, budget=budget, concurrency=1)
+    assert tokens(found) < limit + STEP.max_tokens
+    assert (tokens(found) > 0) == (limit > 0)
+    assert any(each.exhausted for each in found) or tokens(found) == tokens(whole)
+    for each, full in zip(found, whole, strict=True):
+        texts = [node.text for node in each.nodes]
+        assert texts == [node.text for node in full.nodes][: len(texts)]
+        assert each.exhausted == (len(texts) < len(full.nodes))
+    if any(each.exhausted for each in found):
+        assert tokens(found) >= limit
+
+
+def test_a_run_goes_on_with_a_larger_budget(tmp_path):
+    whole = search(engine_of(1), tt.best_of_n(3))
+    path = tmp_path / "journal.jsonl"
+    for limit, calls in ((1, 1), (tokens(whole), 3), (None, 0)):
+        behind = engine_of(1, Pieces)
+        with tt.ReplayEngine(path, behind) as recorded:
+            found = search(recorded, tt.best_of_n(3), budget=tt.Budget(run_tokens=limit))
+        assert behind.calls == calls
+    assert [[n.text for n in each.nodes] for each in found] == [
+        [n.text for n in each.nodes] for each in whole
+    ]
+    assert not any(each.exhausted for each in found)
+
+
+def test_seconds_end_a_run():
+    found = search(engine_of(1), tt.best_of_n(3), budget=tt.Budget(run_seconds=0))
+    assert all(each.exhausted and not each.nodes for each in found)
+
+
+def test_a_journal_serves_the_rule_that_it_was_written_under(tmp_path):
+    """Another rule asks again, the same one does not, and whole samples stay apart."""
+    path = tmp_path / "journal.jsonl"
+    early = tt.first_finished(6, 1)
+    late = tt.first_finished(6, 5)
+    for algorithm, calls in ((early, 1), (early, 0), (late, 1), (late, 0), (early, 0)):
+        behind = engine_of(3)
+        with tt.ReplayEngine(path, behind) as recorded:
+            found = search(recorded, algorithm, {"one": "a"})
+        assert behind.calls == calls
+        (alone,) = search(engine_of(3), algorithm, {"one": "a"})
+        assert [n.text for n in found[0].solutions] == [n.text for n in alone.solutions]
+    behind = engine_of(3)
+    with tt.ReplayEngine(path, behind) as recorded:
+        (whole,) = search(recorded, tt.best_of_n(6), {"one": "a"})
+    assert behind.calls == 1
+    assert all(node.finished for node in whole.nodes)
+
+
+def test_mistakes_are_explained():
+    class Endless(tt.FakeEngine):
+        capabilities = frozenset({"continue"})
+
+    for call, error, complaint in [
+        (lambda: tt.first_finished(2, 3), ValueError, r"m \(3\) must be at most n \(2\)"),
+        (lambda: tt.Budget(run_tokens=-1), ValueError, r"run_tokens \(-1\) must be at least 0"),
+        (lambda: tt.Budget(run_seconds=float("nan")), ValueError, r"run_seconds \(nan\)"),
+        (lambda: search(engine_of(0), tt.best_of_n(1), concurrency=0), ValueError, "concurrency"),
+        (
+            lambda: search(engine_of(0, Endless), tt.first_finished(3, 1)),
+            tt.UnsupportedError,
+            "engine fake:ab;. lacks the capability 'abort'; ask for one sample at a time",
+        ),
+    ]:
+        with pytest.raises(error, match=complaint):
+            call()
