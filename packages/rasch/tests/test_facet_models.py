@@ -242,6 +242,22 @@ def test_group_anchors_identify_subsets_and_each_is_its_own_fit():
         assert np.sum(subset) == pytest.approx(0, abs=1e-9)
 
 
+def test_group_anchors_identify_and_do_no_more():
+    """Any identification has the same likelihood; a second facet takes what the first leaves."""
+    data, *_ = ratings(np.random.default_rng(3), 30, 4, 3)
+    own = 2 * data.codes["task"] + data.codes["rater"] % 2  # every task has raters of its own
+    nested = Ratings.from_long(data.score, data.codes | {"rater": own})
+    anchors = {"rater": {"0": 0.0, "2": 0.0, "4": 0.0}}
+    anchored = Facets(anchors=anchors, tol=1e-9).fit(nested)
+    for facets in ("rater", ("rater", "task"), ("task", "rater")):
+        cal = Facets(group_anchor=facets, tol=1e-9).fit(nested)
+        assert cal.loglik == pytest.approx(anchored.loglik, abs=1e-8), facets
+        assert cal.n_parameters == anchored.n_parameters, facets
+    # the facet that comes first is the one whose groups average 0: one task is one group
+    np.testing.assert_allclose(cal.facets["task"].measure, 0, atol=1e-9)
+    assert np.ptp(Facets(group_anchor="rater").fit(nested).facets["task"].measure) > 0.1
+
+
 def test_group_anchored_persons_are_of_equal_ability_on_average():
     data, levels, _ = halves(np.random.default_rng(2))
     cal = Facets(group_anchor="person").fit(Ratings.from_long(data.score, levels))
@@ -338,6 +354,8 @@ def test_marginal_weights_repeat_rows():
         ({"anchors": {"rater": {"0": np.inf}}}, "must be finite"),
         ({"method": "mml", "interactions": (("person", "rater"),)}, "integrated out"),
         ({"method": "mml", "steps": "person"}, "integrated out"),
+        ({"method": "mml", "correction": "wright"}, "needs none"),
+        ({"method": "mml", "n_nodes": 2}, "n_nodes is 2"),
     ],
 )
 def test_settings_that_contradict(settings_, message):

@@ -191,12 +191,14 @@ class MarginalPoint:
             ]
         )
 
-    @property
-    def coarse(self) -> bool:
-        """Whether the nodes are further apart than some posterior's standard deviation."""
+    def enough(self) -> int:
+        """Return the number of nodes, doubled until neighbours are within a posterior's sd."""
         information = self.surface.counts @ self.variance
         narrowest = (float(information.max()) + self.sd**-2) ** -0.5
-        return self.sd * 2 * REACH / (len(self.spread) - 1) > narrowest
+        n_nodes = len(self.spread)
+        while self.sd * 2 * REACH / (n_nodes - 1) > narrowest:
+            n_nodes = 2 * n_nodes - 1
+        return n_nodes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
