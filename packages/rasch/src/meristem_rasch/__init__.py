@@ -33,16 +33,8 @@ from meristem_rasch._pairwise import Pairwise
 from meristem_rasch._person_fit import lz_star
 from meristem_rasch._persons import PersonScores, plausible_values, score_persons, score_table
 from meristem_rasch._ratings import Ratings
-from meristem_rasch._readers import (
-    ScoreMatrix,
-    Table,
-    read_ratings,
-    read_responses,
-    read_scores,
-    read_table,
-)
+from meristem_rasch._readers import ScoreMatrix, Table, read_responses, read_scores, read_table
 from meristem_rasch._responses import Responses
-from meristem_rasch._simulate import simulate
 from meristem_rasch._tests import LRTest, WaldTest, andersen_test, martin_loef_test, wald_test
 
 __all__ = [
@@ -114,14 +106,12 @@ __all__ = [
     "rasch_dif",
     "rater_agreement",
     "read_lm_eval",
-    "read_ratings",
     "read_responses",
     "read_scores",
     "read_table",
     "replay_cat",
     "score_persons",
     "score_table",
-    "simulate",
     "simulate_cat",
     "wald_test",
 ]

@@ -8,8 +8,6 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from meristem_rasch._frame import Frame
-
 Model = Literal["rasch", "pcm", "rsm", "linear", "2pl", "3pl", "gpcm", "grm"]
 
 
@@ -214,18 +212,6 @@ class Calibration:
         if wrong:
             raise ValueError(f"{sorted(wrong)}: missing or unknown; give what to_dict returned")
         return cls(**{name: _restored(name, value) for name, value in stored.items()})
-
-    def to_frame(self) -> Frame:
-        """Return columns with a row for each threshold."""
-        i = self.item_of
-        return {
-            "item": np.array(self.items)[i],
-            "step": self.step_of,
-            "threshold": self.threshold,
-            "se": self.threshold_se,
-            "slope": self.slope[i],
-            "guess": self.guess[i],
-        }
 
     def summary(self) -> str:
         """Return a table of the item locations with standard errors, as text."""

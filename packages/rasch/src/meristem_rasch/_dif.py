@@ -23,7 +23,6 @@ from scipy.stats import chi2, norm
 from meristem_rasch._calibration import Calibration
 from meristem_rasch._cml import CML
 from meristem_rasch._errors import ConvergenceError, DataError
-from meristem_rasch._frame import Frame, frame
 from meristem_rasch._multiple import holm
 from meristem_rasch._responses import Responses
 from meristem_rasch._tests import WaldTest, wald_test
@@ -51,11 +50,6 @@ class DifTable:
     classes: tuple[str, ...]  # "A" negligible, "B" moderate, "C" large, "-" not tested
     anchors: tuple[str, ...]  # items that align the groups; empty where the raw score does
     method: str
-
-    def to_frame(self) -> Frame:
-        """Return columns with a row for each item."""
-        names = ("items", "effect", "se", "statistic", "p", "p_holm", "size", "classes")
-        return frame(self, *names)
 
 
 def mantel_haenszel(data: Responses, group: Sequence[object]) -> DifTable:

@@ -1,11 +1,9 @@
 """Tables of a many-facet fit."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-
-from meristem_rasch._frame import Frame, frame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -29,11 +27,6 @@ class FacetTable:
     df: int
     p: float
 
-    def to_frame(self) -> Frame:
-        """Return columns with a row for each level."""
-        names = ("labels", "measure", "se", "infit", "outfit", "count", "observed", "fair")
-        return frame(self, *names)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BiasTable:
@@ -46,10 +39,6 @@ class BiasTable:
     z: Float[np.ndarray, " b"]
     p_holm: Float[np.ndarray, " b"]  # two-sided, adjusted over all pairs of levels
     count: Float[np.ndarray, " b"]
-
-    def to_frame(self) -> Frame:
-        """Return columns with a row for each pair of levels."""
-        return frame(self, *(field.name for field in fields(self)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

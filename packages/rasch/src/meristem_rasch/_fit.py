@@ -9,7 +9,7 @@
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -19,7 +19,6 @@ from scipy.special import ndtr
 
 from meristem_rasch._calibration import Calibration
 from meristem_rasch._curves import curves
-from meristem_rasch._frame import Frame, frame
 from meristem_rasch._kernel import blocks, conditional, padded
 from meristem_rasch._patterns import patterns
 from meristem_rasch._persons import score_persons
@@ -41,10 +40,6 @@ class FitTable:
     infit_p: Float[np.ndarray, " n"]
     outfit_p: Float[np.ndarray, " n"]
     count: Float[np.ndarray, " n"]  # weighted number of residuals
-
-    def to_frame(self) -> Frame:
-        """Return columns with a row for each item or person."""
-        return frame(self, *(field.name for field in fields(self)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -96,11 +91,7 @@ def person_fit(
 
 
 def q3(cal: Calibration, data: Responses) -> Float[np.ndarray, "I I"]:
-    """Return Yen's Q3: correlations of the items' residuals at the persons' measures.
-
-    Q3* takes their mean away, about -1 / (I - 1) under the model; the eigenvalues are the
-    contrasts of a principal component analysis of the residuals.
-    """
+    """Return Yen's Q3: correlations of the items' residuals at the persons' measures."""
     m = residual_moments(cal, data, residuals="person")
     w = np.sqrt(data.weight)[:, None]
     used = m.used.astype(float)

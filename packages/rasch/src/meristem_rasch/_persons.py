@@ -18,7 +18,6 @@ from scipy.special import expit
 from meristem_rasch._calibration import Calibration
 from meristem_rasch._curves import curves
 from meristem_rasch._errors import DataError
-from meristem_rasch._frame import Frame, frame
 from meristem_rasch._patterns import distinct_rows
 from meristem_rasch._responses import Responses
 from meristem_rasch._sum_scores import sum_score_eap
@@ -42,10 +41,6 @@ class PersonScores:
     extreme: Bool[np.ndarray, " N"]
     method: str
     reliability: float
-
-    def to_frame(self) -> Frame:
-        """Return columns with a row for each person."""
-        return frame(self, "persons", "theta", "se", "raw", "possible", "extreme")
 
     @property
     def separation(self) -> float:

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from meristem_rasch._errors import DataError
-from meristem_rasch._responses import Labels, Responses, codes
+from meristem_rasch._responses import Labels, codes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,23 +67,6 @@ class Ratings:
             codes={name: code for name, (_, code) in coded.items()},
             weight=w,
         )
-
-    def responses(self, person: str = "person", item: str = "item") -> Responses:
-        """Return the ratings as persons x items, one rating a pair and all of weight 1.
-
-        Raises
-        ------
-        DataError
-            If a facet is unknown, a pair has several ratings (of several raters), or a weight is
-            not 1.
-        """
-        for name in (person, item):
-            if name not in self.facets:
-                raise DataError(f"{name!r} is no facet; the facets are {list(self.facets)}")
-        if (self.weight != 1).any():
-            raise DataError("weighted ratings make no table of responses; expand the weights")
-        labels = [[self.facets[name][k] for k in self.codes[name]] for name in (person, item)]
-        return Responses.from_long(*labels, self.score)
 
 
 def joint_codes(codes: list[Int[np.ndarray, " n"]]) -> Int[np.ndarray, " n"]:

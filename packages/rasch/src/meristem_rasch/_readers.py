@@ -19,7 +19,6 @@ import numpy as np
 from jaxtyping import Float
 
 from meristem_rasch._errors import DataError
-from meristem_rasch._ratings import Ratings
 from meristem_rasch._responses import Responses
 
 Layout = Literal["auto", "wide", "long"]
@@ -198,31 +197,6 @@ def _long(table: Table, person: str, item: str, score: str, missing: Sequence[st
     values = np.full((len(people), len(items)), np.nan)
     values[rows, columns] = numbers
     return ScoreMatrix(values=values, persons=tuple(people), items=tuple(items))
-
-
-def read_ratings(
-    path: str | Path | Table, *, score: str, facets: Sequence[str], weight: str | None = None
-) -> Ratings:
-    """Return the ratings of a long table: columns of facets, of scores and, perhaps, of weights.
-
-    Raises
-    ------
-    DataError
-        If a column is missing, or a score is none; leave such rows out before.
-
-    Examples
-    --------
-    >>> columns = {"essay": ["a", "a"], "rater": ["x", "y"], "grade": ["3", "2"]}
-    >>> read_ratings(Table(source="t", columns=columns), score="grade", facets=["essay", "rater"])
-    ... # doctest: +ELLIPSIS
-    Ratings(score=array([3, 2]), ...
-    """
-    table = path if isinstance(path, Table) else read_table(path)
-    return Ratings.from_long(
-        table.numbers(score),
-        {name: table.text(name) for name in facets},
-        weight=None if weight is None else table.numbers(weight),
-    )
 
 
 def _codes(labels: Sequence[str]) -> tuple[list[str], np.ndarray]:

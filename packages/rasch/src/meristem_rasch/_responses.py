@@ -162,10 +162,6 @@ class Responses:
             out += top * (mask if same.all() else mask[:, same]).sum(axis=1)
         return out
 
-    def wide(self) -> Float[np.ndarray, "N I"]:
-        """Return the table of scores, NaN where an answer is missing: `from_wide` backwards."""
-        return np.where(self.mask, self.scores, np.nan)
-
     def select(self, persons: Any = None, items: Any = None) -> "Responses":
         """Return the responses of some persons and items (indices or boolean masks)."""
         rows: Int[np.ndarray, " n"] = np.arange(len(self.persons), dtype=np.int64)[
