@@ -240,5 +240,6 @@ def fourth_moment(
     """Return E (x - E x)^4."""
     out = np.zeros(len(mean))
     for h in range(p.shape[1]):
-        out += p[:, h] * (h - mean) ** 4
+        square = (h - mean) ** 2
+        out += p[:, h] * square * square
     return out
