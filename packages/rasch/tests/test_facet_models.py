@@ -199,6 +199,7 @@ def test_posterior_fit_averages_one_and_persons_are_posterior_means():
     for name in ("rater", "task"):
         np.testing.assert_allclose(cal.facets[name].outfit, 1, atol=0.12)
         np.testing.assert_allclose(cal.facets[name].infit, 1, atol=0.12)
+        assert np.abs(cal.facets[name].outfit_t).max() < 3
     persons = cal.facets["person"]
     assert persons.infit.mean() == pytest.approx(1, abs=0.03)
     # variance of the ability is that of its posterior means plus their mean posterior variance
@@ -207,6 +208,28 @@ def test_posterior_fit_averages_one_and_persons_are_posterior_means():
     assert persons.measure.mean() == pytest.approx(cal.latent.mean, abs=1e-5)
     gap = np.bincount(data.codes["rater"], data.score - cal.expected)
     np.testing.assert_allclose(gap, 0, atol=1e-3)
+
+
+def test_mean_squares_and_their_t_are_the_formulas():
+    """Wright and Masters (1982): t = (MS^(1/3) - 1) 3 / q + q / 3, q the sd of the mean square."""
+    data, *_ = ratings(np.random.default_rng(12), 60, 4, 3)
+    cal = Facets().fit(data)
+    h = np.arange(4)
+    p = np.exp(np.multiply.outer(cal.logit, h) - np.cumsum(np.append(0, cal.steps[0])))
+    p /= p.sum(axis=1, keepdims=True)
+    away = h - (p @ h)[:, None]
+    v, c = (p * away**2).sum(axis=1), (p * away**4).sum(axis=1)
+    z2 = (data.score - p @ h) ** 2 / v
+    rows = data.codes["rater"] == 1
+    table, n = cal.facets["rater"], rows.sum()
+    q = np.sqrt((c / v**2 - 1)[rows].sum()) / n
+    assert table.outfit[1] == pytest.approx(z2[rows].mean(), rel=1e-9)
+    t = (np.cbrt(z2[rows].mean()) - 1) * 3 / q + q / 3
+    assert table.outfit_t[1] == pytest.approx(t, rel=1e-9)
+    q = np.sqrt((c - v**2)[rows].sum()) / v[rows].sum()
+    infit = (z2 * v)[rows].sum() / v[rows].sum()
+    assert table.infit_t[1] == pytest.approx((np.cbrt(infit) - 1) * 3 / q + q / 3, rel=1e-9)
+    assert table.strata == pytest.approx((4 * table.separation + 1) / 3)
 
 
 def halves(rng):

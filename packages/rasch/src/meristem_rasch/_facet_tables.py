@@ -18,6 +18,8 @@ class FacetTable:
     se: Float[np.ndarray, " k"]  # 0 where anchored
     infit: Float[np.ndarray, " k"]
     outfit: Float[np.ndarray, " k"]
+    infit_t: Float[np.ndarray, " k"]  # Wilson-Hilferty; too near 0 where persons are integrated out
+    outfit_t: Float[np.ndarray, " k"]
     count: Float[np.ndarray, " k"]  # weighted ratings
     observed: Float[np.ndarray, " k"]  # mean score
     fair: Float[np.ndarray, " k"]  # expected score, all other facets at their means
@@ -26,6 +28,11 @@ class FacetTable:
     chi2: float  # of the hypothesis that all measures are equal; NaN of persons integrated out
     df: int
     p: float
+
+    @property
+    def strata(self) -> float:
+        """Number of levels of performance that the measures tell apart, (4 separation + 1) / 3."""
+        return (4 * self.separation + 1) / 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
