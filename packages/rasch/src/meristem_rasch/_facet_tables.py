@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from meristem_rasch._frames import Tabular
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class FacetTable:
+class FacetTable(Tabular):
     """Measures of a facet's levels in logits, with fit and summary statistics.
 
     Persons count upwards (able), all other facets and interactions downwards (difficult, severe).
@@ -36,7 +38,7 @@ class FacetTable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class BiasTable:
+class BiasTable(Tabular):
     """Interaction of two facets: how much more able (easy, lenient) each pair of levels was."""
 
     first: tuple[str, ...]

@@ -19,6 +19,7 @@ from scipy.special import ndtr
 
 from meristem_rasch._calibration import Calibration
 from meristem_rasch._curves import curves
+from meristem_rasch._frames import Tabular
 from meristem_rasch._kernel import blocks, conditional, padded
 from meristem_rasch._patterns import patterns
 from meristem_rasch._persons import score_persons
@@ -29,7 +30,7 @@ ROWS = 4096  # persons whose cells are held at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class FitTable:
+class FitTable(Tabular):
     """Mean squares (expectation 1), their t statistics and two-sided p-values."""
 
     labels: tuple[str, ...]
