@@ -17,6 +17,7 @@ ALPHABET = "01W\n."
 STEP = tt.Step(stop=("\n\n",), max_tokens=2, max_steps=3)
 
 
+@cache
 def process(seed, alphabet=ALPHABET):
     @cache
     def probabilities(ids):

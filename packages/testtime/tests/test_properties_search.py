@@ -22,6 +22,7 @@ STEP = tt.Step(stop=(";",), max_tokens=3, max_steps=4)
 QUESTIONS = {"one": "a", "two": "b", "three": "ab"}
 
 
+@cache
 def process(seed):
     @cache
     def probabilities(ids):
@@ -53,8 +54,7 @@ ALGORITHMS = {
     "puct": tt.mcts(6, 2, tt.puct()),
     "rollouts": tt.mcts(4, 2, tt.puct(), rollouts=2, noise=0.25),
     "particles": tt.particles(4),
-    "adaptive": tt.adaptive(tt.beta(0.8), 4, lambda text: text[:1] or None),
-    "adaptive by threes": tt.adaptive(tt.beta(0.8), 8, lambda text: text[:1] or None, batch=3),
+    "adaptive": tt.adaptive(tt.beta(0.8), 8, lambda text: text[:1] or None, batch=3),
     "first finished": tt.first_finished(4, 2),
 }
 each_algorithm = pytest.mark.parametrize("name", ALGORITHMS)

@@ -35,12 +35,17 @@ class Concurrent(tt.FakeEngine):
         return await super().generate(requests, watches)
 
 
-def engine_of(seed, kind=tt.FakeEngine):
+@cache
+def process(seed):
     @cache
     def probabilities(ids):
         return stream(seed, "process", *ids).dirichlet(np.ones(len(ALPHABET)))
 
-    return kind(probabilities, ALPHABET)
+    return probabilities
+
+
+def engine_of(seed, kind=tt.FakeEngine):
+    return kind(process(seed), ALPHABET)
 
 
 def search(engine, algorithm, questions=QUESTIONS, **options):
