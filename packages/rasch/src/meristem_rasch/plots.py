@@ -119,6 +119,8 @@ def fit_map(
         ax.annotate(table.labels[at], (measure[at], square[at]), **offset)
     ax.axhline(1, color="black", linewidth=0.8)
     ax.set_yscale("log")
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter("{x:g}")
     ax.set_xlabel("measure, logits")
     ax.set_ylabel(f"{kind} mean square (1 = as the model expects)")
     return ax
