@@ -205,7 +205,11 @@ def test_another_configuration_is_refused(capsys, adder, sums, tmp_path):
 @pytest.mark.parametrize(
     ("content", "words", "said"),
     [
-        ("question,sample,tokens,answer\nq,0,1,0\n", (), ":2: column 'correct' is missing"),
+        (
+            "question,sample,tokens,answer\nq,0,1,0\n",
+            (),
+            "columns are question, sample, tokens, answer; a sample needs question",
+        ),
         ("question,sample,tokens,answer,correct\nq,0,1,0,1\nq,0,1,0,1\n", (), "is also on line 2"),
         ("question,sample,tokens,answer,correct\nq,0,1,0,1\n", (), "an interval needs 2"),
         (

@@ -4,17 +4,11 @@ A thread of gloo that is alive while the interpreter ends aborts the process now
 """
 
 import sys
-from pathlib import Path
 
-from meristem_core.command import run_command
+from meristem_core.testing import gloo_threads
 from meristem_posttrain.__main__ import main
 
 if __name__ == "__main__":  # pytest imports every module for its doctests
-    try:
-        code = run_command(main, sys.argv[1:], name="meristem posttrain")
-    except SystemExit as end:
-        code = end.code
-    names = {thread.read_text().strip() for thread in Path("/proc/self/task").glob("*/comm")}
-    left = {name for name in names if "gloo" in name}
-    assert not left, left
+    code = main(sys.argv[1:])
+    assert not gloo_threads(), gloo_threads()
     sys.exit(code)

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meristem_dynamics import Flow, Map, certify_manifold, invariant_manifold, ops, zoo
+from meristem_dynamics import (
+    Flow,
+    Map,
+    certify_manifold,
+    fixed_point,
+    invariant_manifold,
+    ops,
+    zoo,
+)
 from meristem_dynamics._majorant import Majorant
 from meristem_dynamics._tape import Expansion, Tape
 
@@ -102,6 +110,19 @@ def test_the_standard_map_lies_within_the_bound(kind):
                     x, y = x - y, y - k * mpmath.sin(x - y)
             gap = max(abs(a - b) for a, b in zip(series_at(manifold, t), (x, y), strict=True))
             assert gap <= proof.radius, f"at {t} off by {float(gap):.3g}"
+
+
+def test_fixed_points_are_proved():
+    found = fixed_point(zoo.lorenz(), [8.0, 8.0, 27.0], certify=True)
+    assert 0 < found.radius < 1e-14
+    with mpmath.workdps(40):
+        for x, true in zip(found.point, (mpmath.sqrt(72), mpmath.sqrt(72), 27), strict=True):
+            assert abs(mpmath.mpf(float(x)) - true) <= found.radius
+    assert fixed_point(zoo.lorenz(), [8.0, 8.0, 27.0]).radius is None
+    with pytest.raises(ValueError, match=r"no fixed point is proved .* unless it is degenerate"):
+        fixed_point(zoo.demo_saddle(), [0.0, 0.0], certify=True)
+    with pytest.raises(ValueError, match="own jacobian"):
+        fixed_point(zoo.tent(), [2 / 3], certify=True)
 
 
 def test_curves_in_more_variables_and_of_the_torus():

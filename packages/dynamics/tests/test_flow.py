@@ -6,7 +6,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
-from meristem_dynamics import Flow, certify_flow, integrate, load_certificate, ops, zoo
+from meristem_dynamics import (
+    Flow,
+    certify_flow,
+    fixed_point,
+    integrate,
+    iterate,
+    load_certificate,
+    lyapunov,
+    ops,
+    time_map,
+    zoo,
+)
 from meristem_dynamics._ball import Ball
 from meristem_dynamics._flow import across
 from meristem_dynamics._systems import ball_parameters
@@ -202,3 +213,25 @@ def test_refusals():
     blow_up = Flow(f=lambda z, p: (z[0] * z[0], z[1]), dim=2, name="blow-up")
     with pytest.raises(ValueError, match=r"blow-up fails at step|orbit of blow-up is"):
         integrate(blow_up, [1.0, 1.0], 200, step=0.1)
+
+
+def test_the_time_map_is_the_flow():
+    """Orbits, exponents and multipliers of the flow are those of its map after a time."""
+    step = 1 / 32
+    after, back = time_map(LORENZ, step), time_map(LORENZ, -step)
+    same = iterate(time_map(LORENZ, STEP, order=ORDER), ORBIT[0], 20)
+    assert np.array_equal(same, ORBIT[:21])
+    assert np.abs(after(ORBIT[:-2]) - ORBIT[2:]).max() < 1e-11
+    assert np.abs(back(after(ORBIT)) - ORBIT).max() < 1e-12
+    spectrum = lyapunov(after, ORBIT[::2])
+    assert spectrum.exponents.sum() / step == pytest.approx(LORENZ.exact["exponent_sum"], abs=1e-9)
+    point = [8.0, 8.0, 27.0]
+    rates = fixed_point(LORENZ, point).multipliers
+    assert np.sort_complex(fixed_point(after, point).multipliers) == pytest.approx(
+        np.sort_complex(np.exp(rates * step)), abs=1e-12
+    )
+    for wrong, match in ((0, "step is 0"), (float("nan"), "step is nan")):
+        with pytest.raises(ValueError, match=match):
+            time_map(LORENZ, wrong)
+    with pytest.raises(ValueError, match="order is 0"):
+        time_map(LORENZ, step, order=0)

@@ -243,8 +243,14 @@ def test_fixed_points_and_refusals():
     with pytest.raises(ValueError, match="use degenerate_graph"):
         invariant_manifold(zoo.demo_saddle(), [0.0, 0.0])
     resonant = Map(f=lambda z, p: (2 * z[0], 4 * z[1] + z[0] ** 2, z[2] / 3), dim=3)
-    with pytest.raises(ValueError, match="resonance at degree 2"):
+    with pytest.raises(ValueError, match=r"resonance at degree 2: \(2\)\^2 equals .* 4 within 0;"):
         invariant_manifold(resonant, [0.0, 0.0, 0.0], dim=2)
+    fast = Flow(f=lambda z, p: (-2 * z[0], -6 * z[1] + z[0] ** 3), dim=2)
+    with pytest.raises(ValueError, match=r"degree 3: 3 \(-2\) equals .* -6 .* lower order below 3"):
+        invariant_manifold(fast, [0.0, 0.0], "stable", dim=2)
+    twisted = Map(f=lambda z, p: (2 * z[0] + z[1], 2 * z[1] + z[0] ** 2), dim=2)
+    with pytest.raises(ValueError, match="multipliers 2, 2 repeat and share one; change a"):
+        invariant_manifold(twisted, [0.0, 0.0], dim=2)
     with pytest.raises(ValueError, match="come as a pair; use dim=2"):
         invariant_manifold(zoo.lorenz(), [8.0, 8.0, 27.0])
     with pytest.raises(ValueError, match="has 1 unstable directions"):

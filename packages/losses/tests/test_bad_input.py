@@ -153,9 +153,10 @@ def in_one_pass(hidden, weight, targets, loss):
 def of_stats(name):
     """Return a loss as a function of the statistics of the policy alone."""
 
+    arguments = given(name)
+    ref = stats_of(logits_of(7), MASK)
+
     def loss(stats):
-        arguments = given(name)
-        ref = stats_of(logits_of(7), MASK)
         ratios = ml.sequence_logprobs(stats) - ml.sequence_logprobs(ref)
         own = {
             "stats": stats, "pairs": ml.preference_pairs(stats, ref), "log_ratios": ratios,
@@ -190,8 +191,7 @@ def test_targets_out_of_range_and_spoiled_logits_never_reach_a_loss(name):
         spoil(*inputs)
         with pytest.raises(ValueError, match=message):
             way(*inputs)
-    masked = targets.masked_fill(~MASK, -100)  # what is masked may be anything
-    for way in ways:
-        value = way(hidden, weight, masked)
-        assert bool(value.isfinite().all())
-        assert torch.equal(value, way(hidden, weight, targets))
+    way = ways[list(LOSSES).index(name) % len(ways)]
+    value = way(hidden, weight, targets.masked_fill(~MASK, -100))  # what is masked may be anything
+    assert bool(value.isfinite().all())
+    assert torch.equal(value, way(hidden, weight, targets))

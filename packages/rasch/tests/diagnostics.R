@@ -21,3 +21,13 @@ for (i in 1:ncol(x)) {
 tight <- function(rows) raschmodel(x[rows, 1:12], reltol = 1e-15, maxit = 1000L)
 fits <- lapply(levels(g), function(level) tight(g == level))
 put("gini", anchor(fits[[1]], fits[[2]], class = "constant", select = "Gini", length = 1)$criteria)
+# the likelihood ratio test of one item: eRm on the item split into one virtual item a group
+suppressMessages(library(eRm))
+for (i in 1:2) {
+  split <- cbind(x[, 1:8], NA)
+  split[g == "male", 9] <- split[g == "male", i]
+  split[g == "male", i] <- NA
+  put(paste0("split.", i), c(RM(x[, 1:8])$loglik, RM(split)$loglik))
+}
+l <- LRtest(RM(x[, 1:8]), splitcr = "all.r", se = FALSE)
+put("every_score", c(l$LR, l$df))

@@ -199,6 +199,7 @@ def test_posterior_fit_averages_one_and_persons_are_posterior_means():
     for name in ("rater", "task"):
         np.testing.assert_allclose(cal.facets[name].outfit, 1, atol=0.12)
         np.testing.assert_allclose(cal.facets[name].infit, 1, atol=0.12)
+        assert np.abs(cal.facets[name].outfit_t).max() < 3
     persons = cal.facets["person"]
     assert persons.infit.mean() == pytest.approx(1, abs=0.03)
     # variance of the ability is that of its posterior means plus their mean posterior variance
@@ -207,6 +208,28 @@ def test_posterior_fit_averages_one_and_persons_are_posterior_means():
     assert persons.measure.mean() == pytest.approx(cal.latent.mean, abs=1e-5)
     gap = np.bincount(data.codes["rater"], data.score - cal.expected)
     np.testing.assert_allclose(gap, 0, atol=1e-3)
+
+
+def test_mean_squares_and_their_t_are_the_formulas():
+    """Wright and Masters (1982): t = (MS^(1/3) - 1) 3 / q + q / 3, q the sd of the mean square."""
+    data, *_ = ratings(np.random.default_rng(12), 60, 4, 3)
+    cal = Facets().fit(data)
+    h = np.arange(4)
+    p = np.exp(np.multiply.outer(cal.logit, h) - np.cumsum(np.append(0, cal.steps[0])))
+    p /= p.sum(axis=1, keepdims=True)
+    away = h - (p @ h)[:, None]
+    v, c = (p * away**2).sum(axis=1), (p * away**4).sum(axis=1)
+    z2 = (data.score - p @ h) ** 2 / v
+    rows = data.codes["rater"] == 1
+    table, n = cal.facets["rater"], rows.sum()
+    q = np.sqrt((c / v**2 - 1)[rows].sum()) / n
+    assert table.outfit[1] == pytest.approx(z2[rows].mean(), rel=1e-9)
+    t = (np.cbrt(z2[rows].mean()) - 1) * 3 / q + q / 3
+    assert table.outfit_t[1] == pytest.approx(t, rel=1e-9)
+    q = np.sqrt((c - v**2)[rows].sum()) / v[rows].sum()
+    infit = (z2 * v)[rows].sum() / v[rows].sum()
+    assert table.infit_t[1] == pytest.approx((np.cbrt(infit) - 1) * 3 / q + q / 3, rel=1e-9)
+    assert table.strata == pytest.approx((4 * table.separation + 1) / 3)
 
 
 def halves(rng):
@@ -240,6 +263,22 @@ def test_group_anchors_identify_subsets_and_each_is_its_own_fit():
         by_label = dict(zip(cal.facets[name].labels, cal.facets[name].measure, strict=True))
         subset = [by_label[str(k)] for k in range(size)]
         assert np.sum(subset) == pytest.approx(0, abs=1e-9)
+
+
+def test_group_anchors_identify_and_do_no_more():
+    """Any identification has the same likelihood; a second facet takes what the first leaves."""
+    data, *_ = ratings(np.random.default_rng(3), 30, 4, 3)
+    own = 2 * data.codes["task"] + data.codes["rater"] % 2  # every task has raters of its own
+    nested = Ratings.from_long(data.score, data.codes | {"rater": own})
+    anchors = {"rater": {"0": 0.0, "2": 0.0, "4": 0.0}}
+    anchored = Facets(anchors=anchors, tol=1e-9).fit(nested)
+    for facets in ("rater", ("rater", "task"), ("task", "rater")):
+        cal = Facets(group_anchor=facets, tol=1e-9).fit(nested)
+        assert cal.loglik == pytest.approx(anchored.loglik, abs=1e-8), facets
+        assert cal.n_parameters == anchored.n_parameters, facets
+    # the facet that comes first is the one whose groups average 0: one task is one group
+    np.testing.assert_allclose(cal.facets["task"].measure, 0, atol=1e-9)
+    assert np.ptp(Facets(group_anchor="rater").fit(nested).facets["task"].measure) > 0.1
 
 
 def test_group_anchored_persons_are_of_equal_ability_on_average():
@@ -338,6 +377,8 @@ def test_marginal_weights_repeat_rows():
         ({"anchors": {"rater": {"0": np.inf}}}, "must be finite"),
         ({"method": "mml", "interactions": (("person", "rater"),)}, "integrated out"),
         ({"method": "mml", "steps": "person"}, "integrated out"),
+        ({"method": "mml", "correction": "wright"}, "needs none"),
+        ({"method": "mml", "n_nodes": 2}, "n_nodes is 2"),
     ],
 )
 def test_settings_that_contradict(settings_, message):

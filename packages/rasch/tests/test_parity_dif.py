@@ -7,7 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from meristem_rasch import CML, Responses, logistic_dif, mantel_haenszel, rasch_dif
+from meristem_rasch import (
+    CML,
+    Responses,
+    andersen_test,
+    likelihood_ratio_dif,
+    logistic_dif,
+    mantel_haenszel,
+    rasch_dif,
+)
 from meristem_rasch._dif import gini_criterion
 
 pytestmark = pytest.mark.skipif(
@@ -63,3 +71,14 @@ def test_the_gini_anchor_is_that_of_psychotools(r):
     criterion = gini_criterion(*fits)
     np.testing.assert_allclose(-criterion, out["gini"], atol=2e-5)
     assert rasch_dif(twelve, group).anchors == ("I1",)
+
+
+def test_the_split_item_and_the_split_by_every_score_are_those_of_erm(r):
+    out, data, group = r
+    eight = data.select(items=np.arange(8))
+    ours = likelihood_ratio_dif(eight, group)
+    for k in (0, 1):
+        whole, split = out[f"split.{k + 1}"]
+        assert ours.statistic[k] == pytest.approx(2 * (split - whole), abs=1e-6)
+    test = andersen_test(CML(), eight, split="score")
+    np.testing.assert_allclose([test.statistic, test.df], out["every_score"], rtol=1e-6)

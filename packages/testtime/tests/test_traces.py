@@ -42,7 +42,7 @@ def test_json_lines_are_read(tmp_path):
         ("q,0,eight,0,1,3,0\n", r":2: tokens is 'eight'; it must be a finite number"),
         ("q,0,8.5,0,1,3,0\n", r":2: tokens is '8.5'; it must be a whole number"),
         ("q,0,8,0,1,3,nan\n", r":2: score:r is 'nan'"),
-        ("q,0,8,,1,3,0\n", r":2: column 'answer' is missing"),
+        ("q,0,8,,1,3,0\n", r":2: answer is empty; give it a value"),
         ("q,0,8,0,1,3,0,7\n", r":2: the row has more cells"),
         ("q,0,8,0,1,3,0\nq,1,9,0,0,2,0\n", "question 'q': class 0 is marked both right and wrong"),
         ("q,0,8,-1,1,3,0\n", "a sample without an answer is marked correct"),

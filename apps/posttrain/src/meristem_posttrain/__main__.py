@@ -12,12 +12,16 @@ def main(words: list[str]) -> int:
     """Train, print the held-out numbers before and after, and return the exit code."""
     config = tyro.cli(PosttrainConfig, prog="meristem posttrain", args=words)
     check_config(config)
-    from meristem_posttrain._pipeline import posttrain  # brings torch: not needed for --help
+    from meristem_core.torch import end_process_group  # torch: not needed for --help
+    from meristem_posttrain._pipeline import posttrain
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
     found = posttrain(config, say=say)
+    end_process_group()
+    if found is None:
+        return 0
     first, last = found.evaluations[0], found.evaluations[-1]
     for name, value in last.items():
         if name not in ("step", "sample"):

@@ -1,9 +1,4 @@
-"""One run: data, training with evaluations and checkpoints, the model, result and report.
-
-A group of processes must end before the interpreter does: threads of gloo that live on abort it now
-and then. `torch.distributed.nn.functional` keeps the group of the moment of its import in default
-arguments, and an optimiser's first step imports it; so it is imported here, before there is one.
-"""
+"""One run: data, training with evaluations and checkpoints, the model, result and report."""
 
 import copy
 import resource
@@ -17,7 +12,6 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-import torch.distributed.nn.functional
 import transformers
 from accelerate import Accelerator
 
@@ -66,8 +60,10 @@ class _Data:
     left_out: int
 
 
-def posttrain(config: PosttrainConfig, *, say: Callable[[str], None]) -> Posttrained:
-    """Run, or continue, and return the result; `say` is told one line a milestone.
+def posttrain(config: PosttrainConfig, *, say: Callable[[str], None]) -> Posttrained | None:
+    """Run, or continue, and return the result on the main process.
+
+    `say` is told one line a milestone there.
 
     Raises
     ------
@@ -109,11 +105,7 @@ def posttrain(config: PosttrainConfig, *, say: Callable[[str], None]) -> Posttra
                 f"{config.batch}; {len(data.held_out)} held out, {data.left_out} too long"
             )
         run = _Run(config, objective, schedule, data, accelerator, stored, tokenizer)
-        result = run.finish(model)
-    _leave(accelerator)
-    if result is None:
-        sys.exit(0)
-    return result
+        return run.finish(model)
 
 
 class _Run:
@@ -251,13 +243,6 @@ class _Run:
         self.tokenizer.save_pretrained(partial)
         shutil.rmtree(self.out / "model", ignore_errors=True)
         partial.rename(self.out / "model")
-
-
-def _leave(accelerator: Accelerator) -> None:
-    """End the group of processes when all are done."""
-    accelerator.wait_for_everyone()
-    accelerator.free_memory()  # the wrapped model holds the group too
-    accelerator.end_training()
 
 
 def _load(name: str) -> tuple[Any, Any]:

@@ -12,6 +12,7 @@ from meristem_dynamics._coordinates import (
 )
 from meristem_dynamics._enclosure import Enclosure, certify_manifold
 from meristem_dynamics._finite import FiniteShadowing, finite_shadowing
+from meristem_dynamics._fixed_points import FixedPoint, fixed_point
 from meristem_dynamics._flow import certify_flow
 from meristem_dynamics._forms import (
     FormReport,
@@ -22,7 +23,7 @@ from meristem_dynamics._forms import (
 )
 from meristem_dynamics._gradients import Gradient, runge_kutta, shadowing_gradient
 from meristem_dynamics._growth import Curve, grow
-from meristem_dynamics._invariant import FixedPoint, Manifold, fixed_point, invariant_manifold
+from meristem_dynamics._invariant import Manifold, invariant_manifold
 from meristem_dynamics._long import LongCertificate, certify_long
 from meristem_dynamics._lyapunov import (
     CovariantVectors,
@@ -57,7 +58,7 @@ from meristem_dynamics._systems import (
     load_system,
     pseudo_orbit,
 )
-from meristem_dynamics._taylor import integrate
+from meristem_dynamics._taylor import integrate, time_map
 from meristem_dynamics._uniform import UniformCertificate, certify_uniform
 
 __all__ = [
@@ -125,6 +126,7 @@ __all__ = [
     "refine",
     "runge_kutta",
     "shadowing_gradient",
+    "time_map",
     "topological_conjugacy",
     "zoo",
 ]

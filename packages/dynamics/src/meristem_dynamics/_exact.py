@@ -1,4 +1,4 @@
-"""Fractions that take a float for the number that it is: Fraction(1, 3) * 0.1 is a rounded float."""
+"""Fractions that take a float for the number that it is; Fraction(1, 3) * 0.1 is rounded."""
 
 from collections.abc import Callable
 from fractions import Fraction

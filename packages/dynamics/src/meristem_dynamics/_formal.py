@@ -1,23 +1,20 @@
 """Enclosures of the formal series of an invariant curve, in Arb.
 
-- fixed point, and eigenvalue with eigenvector, by interval Newton: if N(box) = m - J(box)^-1 g(m)
-  lies in the box, there is exactly one zero of g in the box, and it is in N(box)
+- fixed point, and eigenvalue with eigenvector, by interval Newton
 - higher coefficients by the recursions of `_invariant`, on balls; they hold the exact ones
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from meristem_dynamics._dual import value_and_jacobian
+from meristem_dynamics._fixed_points import enclosed_fixed_point, proved_zero
 from meristem_dynamics._invariant import Manifold
-from meristem_dynamics._systems import Flow, Function, Map, System, arb_parameters, require_flint
+from meristem_dynamics._systems import Flow, Function, arb_parameters, require_flint
 from meristem_dynamics._tape import Expansion, Tape
-
-NEAR = 1e-9  # half-width of the first box of Newton's method
-ROUNDS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +51,7 @@ def formal_series(manifold: Manifold) -> Formal:
     system, rows = manifold.system, np.array(manifold.coefficients).tolist()
     flow, p, g = isinstance(system, Flow), arb_parameters(system), _function(manifold)
     expansion = Expansion(Tape(g, system.dim, p))
-    point = _fixed(system, g, rows[0], p)
+    point = enclosed_fixed_point(system, g, rows[0], p)
     A = arb_mat(value_and_jacobian(g, point, p)[1])
     stable, guess = manifold.kind == "stable", manifold.multipliers[0].real
     mu, direction = _eigenpair(A, 1 / guess if stable and not flow else guess, rows[1])
@@ -81,25 +78,6 @@ def _function(manifold: Manifold) -> Function:
     return system.inverse
 
 
-def _fixed(system: System, f: Function, guess: list[float], p: Any) -> list[Any]:
-    arb = require_flint().arb
-    turns = [0] * len(guess)
-    if isinstance(system, Map) and system.torus:
-        image = f([arb(x) for x in guess], p)
-        turns = [round(float((y - x).mid())) for x, y in zip(guess, image, strict=True)]
-
-    def gap(z: Sequence[Any], q: Any) -> list[Any]:
-        image = f(z, q)
-        if isinstance(system, Flow):
-            return list(image)
-        return [y - x - n for x, y, n in zip(z, image, turns, strict=True)]
-
-    found = _zero(gap, guess, p)
-    if found is None:
-        raise ValueError(f"no fixed point is proved near {guess}; refine the guess")
-    return found
-
-
 def _eigenpair(A: Any, guess: float, along: list[float]) -> tuple[Any, list[Any]]:
     """Return the eigenvalue near `guess` and its eigenvector, scaled like the float one."""
     arb = require_flint().arb
@@ -111,22 +89,7 @@ def _eigenpair(A: Any, guess: float, along: list[float]) -> tuple[Any, list[Any]
         images = [sum((x * a for a, x in zip(row, v, strict=True)), arb(0)) for row in rows]
         return [*(y - value * x for x, y in zip(v, images, strict=True)), v[i] - 1]
 
-    found = _zero(gap, [*(x / along[i] for x in along), guess], None)
+    found = proved_zero(gap, [*(x / along[i] for x in along), guess], None)
     if found is None:
         raise ValueError(f"no eigenvalue with its eigenvector is proved near {guess} and {along}")
     return found[d], [x * arb(along[i]) for x in found[:d]]
-
-
-def _zero(g: Callable[[Sequence[Any], Any], Sequence[Any]], guess: list[float], p: Any) -> Any:
-    """Return balls with a zero of g near `guess`, or None."""
-    flint = require_flint()
-    arb, box, proved = flint.arb, [flint.arb(x, NEAR) for x in guess], False
-    for _ in range(ROUNDS):
-        middle = [arb(x.mid()) for x in box]
-        J = flint.arb_mat(value_and_jacobian(g, box, p)[1])
-        step = J.solve(flint.arb_mat([[y] for y in g(middle, p)])).tolist()
-        new = [m - s[0] for m, s in zip(middle, step, strict=True)]
-        if not all(x.contains(y) for x, y in zip(box, new, strict=True)):
-            break  # at the precision, if one step has been proved
-        box, proved = new, True
-    return box if proved else None

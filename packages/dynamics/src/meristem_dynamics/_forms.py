@@ -175,12 +175,9 @@ def normal_form(system: System) -> Normal:
     """Return the homogeneous parts of a degenerate saddle at the origin."""
     if system.dim != 2:
         raise ValueError(f"{system.name} has dimension {system.dim}; the conditions are planar")
-    tape = Tape(system.f, 2, system.parameters(Exact))
-    if not tape.polynomial:
-        raise ValueError(
-            f"{system.name} is no polynomial; give its Taylor polynomial with degenerate_saddle"
-        )
-    rows = taylor_polynomials(tape, [Exact(0), Exact(0)], tape.degree())
+    rows = _taylor(system, Fraction)
+    if any(isinstance(c, float) for row in rows for form in row for c in form):
+        rows = _taylor(system, Exact)  # the slower fractions, where f holds floats
     parts = [[[Fraction(c) for c in form] for form in row] for row in rows]
     identity = [Fraction(int(isinstance(system, Map))), Fraction(0)]
     for i, row in enumerate(parts):
@@ -189,9 +186,19 @@ def normal_form(system: System) -> Normal:
         if row[1] != identity[:: 1 - 2 * i]:
             raise ValueError(
                 f"row {i} of the linear part is {[str(c) for c in row[1]]}; a degenerate "
-                f"saddle has {'1' if isinstance(system, Map) else '0'} there, so use invariant_manifold"
+                f"saddle has {'1' if isinstance(system, Map) else '0'} there, so use "
+                "invariant_manifold"
             )
     return _split(system, parts)
+
+
+def _taylor(system: System, number: type[Fraction]) -> list[list[Any]]:
+    tape = Tape(system.f, 2, system.parameters(number))
+    if not tape.polynomial:
+        raise ValueError(
+            f"{system.name} is no polynomial; give its Taylor polynomial with degenerate_saddle"
+        )
+    return taylor_polynomials(tape, [number(0), number(0)], tape.degree())
 
 
 def _split(system: System, parts: list[list[Form]]) -> Normal:

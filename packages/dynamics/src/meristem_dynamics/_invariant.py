@@ -17,26 +17,16 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
+from meristem_dynamics._fixed_points import NEUTRAL, FixedPoint, fixed_point, strength
 from meristem_dynamics._systems import Flow, Map, System, components, jacobians
 from meristem_dynamics._tape import Expansion, Tape
 
 Kind = Literal["stable", "unstable"]
 RESONANCE = 1e-8
-NEUTRAL = 1e-9
-NEWTON_STEPS = 30
+DEFECTIVE = 1e10  # condition number of the eigenvectors
 LARGEST = 10.0  # no term exceeds this times 1 + |point| on the domain
-BLOCK = 8  # powers of t at once in a matrix product
+BLOCK = 4  # fewer calls of NumPy than Horner's scheme, as many operations
 SAMPLES = np.linspace(-1.0, 1.0, 33)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FixedPoint:
-    """A fixed point of a map or an equilibrium of a flow."""
-
-    point: Float[np.ndarray, " d"]
-    multipliers: Any  # eigenvalues, complex
-    residual: float
-    kind: str  # "saddle", "sink", "source", "degenerate", or "neutral"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,79 +115,17 @@ class Manifold:
 
 
 def _polynomial(rows: Any, t: Any) -> Any:
-    """Return sum_k rows[k] t^k, shape (d, n): products of BLOCK powers, then Horner in t^BLOCK."""
+    """Return sum_k rows[k] t^k, shape (d, n): BLOCK Horner schemes in t^BLOCK at once."""
     blocks = -(-len(rows) // BLOCK)
-    padded = np.zeros((blocks * BLOCK, rows.shape[1]))
-    padded[: len(rows)] = rows
-    powers = np.ones((BLOCK + 1, t.size))
-    for k in range(BLOCK):
-        np.multiply(powers[k], t, out=powers[k + 1])
-    sums = padded.reshape(blocks, BLOCK, -1).transpose(0, 2, 1) @ powers[:-1]
-    total = sums[-1]
-    for part in sums[-2::-1]:
-        total *= powers[-1]
+    padded = np.zeros((blocks * BLOCK, rows.shape[1], 1))
+    padded[: len(rows), :, 0] = rows
+    square = t * t
+    step, parts = square * square, padded.reshape(blocks, BLOCK, -1, 1)
+    total = np.zeros((*parts.shape[1:3], t.size)) + parts[-1]
+    for part in parts[-2::-1]:
+        total *= step
         total += part
-    return total
-
-
-def fixed_point(system: System, guess: Any) -> FixedPoint:
-    """Return the fixed point (equilibrium of a flow) that Newton's method finds from `guess`.
-
-    Raises
-    ------
-    ValueError
-        If Newton's method does not settle: there is no fixed point near the guess.
-    """
-    z = np.asarray(guess, dtype=float)
-    if z.shape != (system.dim,):
-        raise ValueError(f"guess has shape {z.shape}; {system.name} has {system.dim} components")
-    offset = np.eye(system.dim) if isinstance(system, Map) else np.zeros((system.dim, system.dim))
-    for _ in range(NEWTON_STEPS):
-        gap = _defect(system, z)
-        J = jacobians(system, z[None])[0] - offset
-        step = np.linalg.lstsq(J, gap, rcond=1e-12)[0]
-        z = z - step
-        if np.abs(step).max() <= 4e-16 * (1 + np.abs(z).max()):
-            break
-    residual = float(np.abs(_defect(system, z)).max())
-    if not residual <= 1e-12 * (1 + np.abs(z).max()):
-        raise ValueError(
-            f"{np.asarray(guess).tolist()} is not near a fixed point of {system.name}: Newton's "
-            f"method ends at {z.tolist()} with residual {residual:.3g}; give a nearer guess"
-        )
-    eigenvalues = np.linalg.eigvals(jacobians(system, z[None])[0]).astype(complex)
-    return FixedPoint(
-        point=z, multipliers=eigenvalues, residual=residual, kind=_classify(system, eigenvalues)
-    )
-
-
-def _defect(system: System, z: Any) -> Any:
-    image = np.array([float(x) for x in system.f(z.tolist(), system.parameters())])
-    if isinstance(system, Flow):
-        return image
-    gap = image - z
-    return gap - np.rint(gap) if system.torus else gap
-
-
-def _strength(system: System, eigenvalues: Any) -> Any:
-    """Return log |multiplier| or the real part of the exponent: > 0 expands."""
-    if isinstance(system, Flow):
-        return eigenvalues.real
-    return np.log(np.maximum(np.abs(eigenvalues), 1e-300))
-
-
-def _classify(system: System, eigenvalues: Any) -> str:
-    strength = _strength(system, eigenvalues)
-    neutral = np.abs(strength) < NEUTRAL
-    if neutral.all():
-        return "degenerate"
-    if neutral.any():
-        return "neutral"
-    return (
-        "saddle"
-        if (strength > 0).any() and (strength < 0).any()
-        else ("source" if (strength > 0).all() else "sink")
-    )
+    return (total[0] + total[1] * t) + (total[2] + total[3] * t) * square
 
 
 def invariant_manifold(
@@ -237,6 +165,11 @@ def invariant_manifold(
     base = fixed_point(system, point)
     J = jacobians(system, base.point[None])[0]
     eigenvalues, vectors = np.linalg.eig(J)
+    if np.linalg.cond(vectors) > DEFECTIVE:
+        raise ValueError(
+            f"the derivative at {base.point.tolist()} has no basis of eigenvectors: multipliers "
+            f"{', '.join(map(_shown, eigenvalues))} repeat and share one; change a parameter"
+        )
     chosen = _chosen(system, eigenvalues.astype(complex), kind, dim, base)
     order = order or (40 if dim == 1 else 15)
     lambdas = eigenvalues.astype(complex)[chosen]
@@ -259,19 +192,19 @@ def _disc() -> Any:
 
 
 def _chosen(system: System, eigenvalues: Any, kind: Kind, dim: int, base: FixedPoint) -> list[int]:
-    strength = _strength(system, eigenvalues) * (1 if kind == "unstable" else -1)
+    rates = strength(system, eigenvalues) * (1 if kind == "unstable" else -1)
     if base.kind == "degenerate" and system.dim == 2:
         raise ValueError(
             f"every multiplier at {base.point.tolist()} is neutral; use degenerate_graph"
         )
-    order = [int(i) for i in np.argsort(-strength) if strength[i] > NEUTRAL]
+    order = [int(i) for i in np.argsort(-rates) if rates[i] > NEUTRAL]
     if len(order) < dim:
         raise ValueError(
             f"the point has {len(order)} {kind} directions (multipliers "
             f"{np.round(eigenvalues, 6).tolist()}), dim is {dim}; lower dim or take the other kind"
         )
     chosen = order[:dim]
-    split = dim < len(order) and abs(strength[order[dim - 1]] - strength[order[dim]]) < 1e-12
+    split = dim < len(order) and abs(rates[order[dim - 1]] - rates[order[dim]]) < 1e-12
     if split or (dim == 1 and abs(eigenvalues[chosen[0]].imag) > 0):
         raise ValueError(
             f"the strongest {kind} multipliers {eigenvalues[order].tolist()} come as a pair; "
@@ -298,12 +231,25 @@ def _check_resonance(system: System, eigenvalues: Any, lambdas: Any, order: int)
             return
         gaps = np.abs(products[:, None] - eigenvalues[None])
         if gaps.min() < RESONANCE:
-            i, j = np.unravel_index(int(np.argmin(gaps)), gaps.shape)
+            i, j = (int(x) for x in np.unravel_index(int(np.argmin(gaps)), gaps.shape))
+            lower = f"lower order below {degree} or " if degree > 2 else ""
             raise ValueError(
-                f"resonance at degree {degree}: {products[i]:.6g} equals the multiplier "
-                f"{eigenvalues[j]:.6g} within {gaps.min():.1g}; lower order below {degree} or "
-                "change a parameter"
+                f"resonance at degree {degree}: {_product(system, lambdas, degree, i)} equals the "
+                f"multiplier {_shown(eigenvalues[j])} within {gaps.min():.1g}; {lower}change a "
+                "parameter"
             )
+
+
+def _product(system: System, lambdas: Any, degree: int, j: int) -> str:
+    """Return which product of multipliers, or sum of exponents of a flow, monomial j has."""
+    powers = [(x, n) for x, n in zip(lambdas, (degree - j, j), strict=False) if n]
+    if isinstance(system, Flow):
+        return " + ".join(f"{n} ({_shown(x)})" for x, n in powers)
+    return " ".join(f"({_shown(x)})^{n}" for x, n in powers)
+
+
+def _shown(x: Any) -> str:
+    return f"{x:.6g}" if x.imag else f"{x.real:.6g}"
 
 
 def _curve(

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from meristem_dynamics._ball import ETA, INFLATE, Ball
 from meristem_dynamics._dual import Dual
-from meristem_dynamics._systems import Flow, check_finite, checked_start
+from meristem_dynamics._systems import Flow, Map, check_finite, checked_start
 from meristem_dynamics._tape import Expansion, Tape
 
 ORDER = 18  # of the points; at h = 1/64 its remainder on the Lorenz attractor is below 1e-13
@@ -147,3 +147,46 @@ def integrate(
     orbit = np.array(rows)
     check_finite(orbit, flow.name, mend)
     return orbit
+
+
+def time_map(flow: Flow, step: float | int, *, order: int = 26) -> Map:
+    """Return the map that follows a flow for the time `step`, by its Taylor series.
+
+    Parameters
+    ----------
+    flow
+        The flow.
+    step
+        Time, finite and not 0; negative times go back.
+    order
+        Degree of the series in time, >= 1. With terms c_k step^k that still change, the map is
+        another one than the flow's: take a smaller step.
+
+    Returns
+    -------
+    Map
+        For every arithmetic, with an exact Jacobian: exponents, covariant vectors and manifolds of
+        a flow are those of it. A certificate of it is about the series; `certify_flow` is about
+        the flow.
+
+    Raises
+    ------
+    ValueError
+        If the step or the order is outside of its range.
+
+    Examples
+    --------
+    >>> turn = Flow(f=lambda z, p: (-z[1], z[0]), dim=2)
+    >>> time_map(turn, np.pi / 2)(np.array([1.0, 0.0])).round(12).tolist()
+    [0.0, 1.0]
+    """
+    h = float(step)
+    if h == 0 or not np.isfinite(h):
+        raise ValueError(f"step is {step}; it is a time and must be finite and not 0")
+    if order < 1:
+        raise ValueError(f"order is {order}; it is the degree of a series and must be at least 1")
+
+    def f(z: Sequence[Any], p: Any) -> list[Any]:
+        return polynomial(coefficients(Tape(flow.f, flow.dim, p), z, order), h)
+
+    return Map(f=f, dim=flow.dim, params=flow.params, name=f"{flow.name} after {h:g}")

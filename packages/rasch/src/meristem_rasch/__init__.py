@@ -13,8 +13,10 @@ from meristem_rasch._consistency import (
     rater_agreement,
 )
 from meristem_rasch._curves import information
+from meristem_rasch._dependence import Dependence, guttman_errors, residual_dependence
 from meristem_rasch._design import design_repeated
 from meristem_rasch._dif import DifTable, logistic_dif, mantel_haenszel, rasch_dif
+from meristem_rasch._dif_likelihood import likelihood_ratio_dif
 from meristem_rasch._dispersion import Dispersion, DispersionBin, Overdispersion, overdispersion
 from meristem_rasch._errors import ConvergenceError, DataError, ExistenceError, IdentificationError
 from meristem_rasch._estimable import collapse_null, drop_extreme
@@ -29,12 +31,21 @@ from meristem_rasch._length import Association, LengthStudy, length_as_difficult
 from meristem_rasch._linking import Link, link
 from meristem_rasch._lm_eval import is_lm_eval, read_lm_eval
 from meristem_rasch._mml import MML
+from meristem_rasch._multiple import benjamini_hochberg, holm
 from meristem_rasch._pairwise import Pairwise
 from meristem_rasch._person_fit import lz_star
 from meristem_rasch._persons import PersonScores, plausible_values, score_persons, score_table
 from meristem_rasch._ratings import Ratings
-from meristem_rasch._readers import ScoreMatrix, Table, read_responses, read_scores, read_table
+from meristem_rasch._readers import (
+    ScoreMatrix,
+    Table,
+    read_ratings,
+    read_responses,
+    read_scores,
+    read_table,
+)
 from meristem_rasch._responses import Responses
+from meristem_rasch._simulate import simulate
 from meristem_rasch._tests import LRTest, WaldTest, andersen_test, martin_loef_test, wald_test
 
 __all__ = [
@@ -49,6 +60,7 @@ __all__ = [
     "ConvergenceError",
     "Correlation",
     "DataError",
+    "Dependence",
     "DifTable",
     "Dispersion",
     "DispersionBin",
@@ -78,6 +90,7 @@ __all__ = [
     "Table",
     "WaldTest",
     "andersen_test",
+    "benjamini_hochberg",
     "cohen_kappa",
     "collapse_null",
     "conditional_probabilities",
@@ -85,6 +98,8 @@ __all__ = [
     "difficulty_alignment",
     "drop_extreme",
     "fleiss_kappa",
+    "guttman_errors",
+    "holm",
     "icc",
     "icc_one_way",
     "information",
@@ -93,6 +108,7 @@ __all__ = [
     "item_fit",
     "krippendorff_alpha",
     "length_as_difficulty",
+    "likelihood_ratio_dif",
     "link",
     "log_esf",
     "logistic_dif",
@@ -106,12 +122,15 @@ __all__ = [
     "rasch_dif",
     "rater_agreement",
     "read_lm_eval",
+    "read_ratings",
     "read_responses",
     "read_scores",
     "read_table",
     "replay_cat",
+    "residual_dependence",
     "score_persons",
     "score_table",
+    "simulate",
     "simulate_cat",
     "wald_test",
 ]

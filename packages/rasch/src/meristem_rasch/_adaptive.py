@@ -17,12 +17,12 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.special import expit, softmax
 
 from meristem_rasch._calibration import Calibration
 from meristem_rasch._curves import curves, information
 from meristem_rasch._errors import DataError
 from meristem_rasch._responses import Responses
+from meristem_rasch._simulate import cumulative
 
 Rule = Literal["information", "closest", "kl", "random"]
 REACH = 6.0  # logits or latent SDs from the middle to the outermost node
@@ -53,6 +53,32 @@ class CatRun:
     def final_se(self) -> Float[np.ndarray, " n"]:
         """Its posterior standard deviation."""
         return np.take_along_axis(self.se, self.length[:, None] - 1, axis=1)[:, 0]
+
+    def responses(self, bank: Calibration) -> Responses:
+        """Return the answers as responses, items not given missing: for measures of any kind.
+
+        `score_persons(bank, run.responses(bank), method="wle")` has no prior, for example.
+
+        Raises
+        ------
+        DataError
+            If the run has an item that the bank lacks.
+        """
+        if int(self.items.max()) >= len(bank.items):
+            raise DataError(
+                f"item number {int(self.items.max())} was given, and the bank has "
+                f"{len(bank.items)} items; give the bank of this run"
+            )
+        scores = np.full((len(self.items), len(bank.items)), -1, dtype=np.int64)
+        person, place = np.nonzero(self.items >= 0)
+        scores[person, self.items[person, place]] = self.scores[person, place]
+        return Responses(
+            scores=scores,
+            persons=tuple(f"{k + 1}" for k in range(len(scores))),
+            items=bank.items,
+            max_score=bank.max_score,
+            weight=np.ones(len(scores)),
+        )
 
 
 def simulate_cat(
@@ -94,7 +120,7 @@ def simulate_cat(
     if not np.isfinite(theta).all() or not len(theta):
         raise DataError("abilities must be finite and at least one")
     draws = _draws(seed, len(theta), max_items, bank)
-    below = _cumulative(bank)
+    below = cumulative(bank)
 
     def answer(rows: np.ndarray, items: np.ndarray, place: int) -> np.ndarray:
         return (draws[rows, place, 0, None] >= below(theta[rows], items)).sum(axis=1)
@@ -311,25 +337,3 @@ def _nth_free(
         full = order.shape[1]
         out[short] = _nth_free(order, at[short], free, rows[short], rank[short], full)
     return out
-
-
-def _cumulative(
-    bank: Calibration,
-) -> Callable[[np.ndarray, np.ndarray], Float[np.ndarray, "m K"]]:
-    """Return the function from abilities and items to P(x <= h), h = 0 ... K - 1."""
-    inside = np.arange(int(bank.max_score.max())) < bank.max_score[:, None]
-    tau = np.full(inside.shape, np.inf)
-    tau[inside] = bank.threshold
-    beta = np.cumsum(np.where(inside, tau, 0.0), axis=1)
-    h = np.arange(1.0, inside.shape[1] + 1)
-
-    def graded(theta: np.ndarray, items: np.ndarray) -> np.ndarray:
-        return 1 - expit(bank.slope[items, None] * (theta[:, None] - tau[items]))
-
-    def divided(theta: np.ndarray, items: np.ndarray) -> np.ndarray:
-        exponent = bank.slope[items, None] * (h * theta[:, None] - beta[items])
-        exponent = np.where(inside[items], exponent, -np.inf)
-        p = softmax(np.hstack([np.zeros((len(items), 1)), exponent]), axis=1)
-        return (1 - bank.guess[items, None]) * p.cumsum(axis=1)[:, :-1]
-
-    return graded if bank.model == "grm" else divided

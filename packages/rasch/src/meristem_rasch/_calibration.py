@@ -188,6 +188,20 @@ class Calibration:
             latent_cov=latent_cov,
         )
 
+    def to_frame(self) -> dict[str, Any]:
+        """Return columns by name, one row a threshold: `pandas.DataFrame(x.to_frame())`."""
+        item = self.item_of
+        return {
+            "item": tuple(self.items[i] for i in item),
+            "step": self.step_of,
+            "threshold": self.threshold,
+            "threshold_se": self.threshold_se,
+            "difficulty": self.difficulty[item],
+            "difficulty_se": self.difficulty_se[item],
+            "slope": self.slope[item],
+            "guess": self.guess[item],
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Return the calibration as JSON takes it; a number that is not finite is its name.
 

@@ -90,13 +90,13 @@ def null_basis(design: Design, mains: int, person: int) -> Float[np.ndarray, "L 
     others = others[design.free[others]]
     own, rest = matrix[:, block] * design.free[block], matrix[:, others]
     count = np.maximum(own.power(2).sum(axis=0), 1)
-    crossed = (own.T @ rest).toarray()
-    gram = (rest.T @ rest).toarray() - crossed.T @ (crossed / count[:, None])
+    crossed = own.T @ rest
+    gram = (rest.T @ rest - crossed.T @ (crossed.T / count).T).toarray()
     size, direction = np.linalg.eigh(gram)
     null = direction[:, size < SMALL * max(size.max(initial=0.0), 1.0)]
     out = np.zeros((design.n_levels, null.shape[1]))
     out[others] = null
-    out[block] = -crossed @ null / count[:, None]
+    out[block] = -(crossed @ null) / count[:, None]
     return out
 
 

@@ -108,24 +108,41 @@ def rating_scale(max_score: Int[np.ndarray, " I"]) -> Float[np.ndarray, "H P"]:
 
 
 def design_repeated(
-    max_score: Sequence[int] | Int[np.ndarray, " I"], points: int
+    max_score: Sequence[int] | Int[np.ndarray, " I"], points: int, *, groups: int = 1
 ) -> Float[np.ndarray, "H P"]:
     """Return the design of `points` occasions of the same items (LLTM and LPCM with change).
 
-    Rows are the thresholds of the virtual items, occasion by occasion; the first columns are the
-    thresholds at the first occasion without the very first (fixed at 0), the last `points` - 1 are
-    the shifts of each later occasion, positive when the items became harder.
+    Rows are the thresholds of the virtual items: occasion by occasion, within one group by group
+    (a person answers only those of its group). The first columns are the thresholds at the first
+    occasion without the very first (fixed at 0); the next `points` - 1 the shift of each later
+    occasion in the first group; the last, group by group, what every other group's shifts add:
+    effects of treatments. Positive: the items became harder.
 
     Raises
     ------
     ValueError
-        If there are fewer than two occasions.
+        If there are fewer than two occasions or no group.
+
+    References
+    ----------
+    Fischer 1995, "Linear logistic models for change", in Rasch Models, chapter 9.
+
+    Examples
+    --------
+    >>> design_repeated([1, 1], 2, groups=2)[-2:].tolist()  # second occasion, second group
+    [[0.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
-    if points < 2:
-        raise ValueError(f"points is {points}; change needs at least 2 occasions")
+    if points < 2 or groups < 1:
+        raise ValueError(
+            f"points is {points} and groups {groups}; change needs at least 2 occasions and 1 group"
+        )
     size = int(np.sum(max_score))
-    basic = np.tile(np.eye(size)[:, 1:], (points, 1))
-    return np.hstack([basic, np.repeat(np.eye(points)[:, 1:], size, axis=0)])
+    basic = np.tile(np.eye(size)[:, 1:], (points * groups, 1))
+    later = np.eye(points)[:, 1:]
+    # the first group's column counts in every group
+    effects = [np.repeat(later, groups, axis=0)]
+    effects += [np.kron(later, np.eye(groups)[:, [g]]) for g in range(1, groups)]
+    return np.hstack([basic, *(np.repeat(block, size, axis=0) for block in effects)])
 
 
 def anchored(

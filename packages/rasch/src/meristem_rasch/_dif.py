@@ -23,6 +23,7 @@ from scipy.stats import chi2, norm
 from meristem_rasch._calibration import Calibration
 from meristem_rasch._cml import CML
 from meristem_rasch._errors import ConvergenceError, DataError
+from meristem_rasch._frames import Tabular
 from meristem_rasch._multiple import holm
 from meristem_rasch._responses import Responses
 from meristem_rasch._tests import WaldTest, wald_test
@@ -34,7 +35,7 @@ MODERATE, LARGE = 1.0, 1.5  # |Delta| of classes B and C
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class DifTable:
+class DifTable(Tabular):
     """One row an item; a positive effect is harder for the focal group."""
 
     items: tuple[str, ...]
@@ -43,7 +44,7 @@ class DifTable:
     effect: Float[np.ndarray, " I"]  # logits; NaN where the item could not be tested
     se: Float[np.ndarray, " I"]
     statistic: Float[np.ndarray, " I"]  # chi-squared
-    df: int
+    df: int | Int[np.ndarray, " I"]  # of each item where they may differ
     p: Float[np.ndarray, " I"]
     p_holm: Float[np.ndarray, " I"]
     size: Float[np.ndarray, " I"]  # what the classes are made of: Delta, or Delta R^2
@@ -64,7 +65,7 @@ def mantel_haenszel(data: Responses, group: Sequence[object]) -> DifTable:
     ----------
     Holland & Thayer 1988; the statistic has the continuity correction of 1/2.
     """
-    focal, names = _two_groups(data, group)
+    focal, names = two_groups(data, group)
     table = _tables(data, focal)  # raw score, item, group, right
     a, b = table[:, :, 0, 1], table[:, :, 0, 0]
     c, d = table[:, :, 1, 1], table[:, :, 1, 0]
@@ -79,7 +80,7 @@ def mantel_haenszel(data: Responses, group: Sequence[object]) -> DifTable:
     variance = ((a + b) * (c + d) * (a + c) * (b + d) / (n**2 * np.maximum(n - 1, 1))).sum(axis=0)
     excess = np.maximum(np.abs(a.sum(axis=0) - expected) - 0.5, 0)
     statistic = excess**2 / np.where(variance > 0, variance, np.inf)
-    return _table(data.items, names, tested, log_alpha, se, statistic, method="Mantel-Haenszel")
+    return dif_table(data.items, names, tested, log_alpha, se, statistic, method="Mantel-Haenszel")
 
 
 def _breslow(
@@ -114,7 +115,7 @@ def logistic_dif(
     DataError
         If scores exceed 1, an answer is missing, or there are not two groups.
     """
-    focal, names = _two_groups(data, group)
+    focal, names = two_groups(data, group)
     table = _tables(data, focal)
     raw = np.repeat(np.arange(len(table), dtype=float), 2)
     g = np.tile([0.0, 1.0], len(table))
@@ -124,7 +125,7 @@ def logistic_dif(
         full = full[:, :3]
     rows = [_logistic_item(table[:, i], full) for i in range(len(data.items))]
     effect, se, statistic, size = np.array(rows).T
-    return _table(
+    return dif_table(
         data.items,
         names,
         np.isfinite(effect),
@@ -190,7 +191,7 @@ def rasch_dif(
     DataError
         If there are not two groups, or an anchor is unknown or lacks a category in a group.
     """
-    _, names = _two_groups(data, group, dichotomous=False)
+    _, names = two_groups(data, group, dichotomous=False)
     test = wald_test(estimator or CML(), data, split=[str(g) for g in group])
     chosen = _anchors(test, anchors)
     first, second = (fit.renormalise(chosen) for fit in test.groups)
@@ -201,7 +202,7 @@ def rasch_dif(
     z = np.divide(effect, se, out=np.zeros_like(se), where=tested & (se > 0))
     place = [test.items.index(name) if name in test.items else -1 for name in data.items]
     spread = [_spread(values, place) for values in (tested.astype(float), effect, se, z**2)]
-    return _table(
+    return dif_table(
         data.items,
         names,
         spread[0] == 1,
@@ -243,7 +244,7 @@ def gini_criterion(first: Calibration, second: Calibration) -> Float[np.ndarray,
     return np.where(flat, 0.0, 2 * weighted / (k * np.where(flat, 1, total)) - (k + 1) / k)
 
 
-def _two_groups(
+def two_groups(
     data: Responses, group: Sequence[object], *, dichotomous: bool = True
 ) -> tuple[Int[np.ndarray, " N"], tuple[str, str]]:
     if len(group) != len(data.persons):
@@ -276,7 +277,7 @@ def _tables(data: Responses, focal: Int[np.ndarray, " N"]) -> Float[np.ndarray, 
     return out
 
 
-def _table(
+def dif_table(
     items: tuple[str, ...],
     names: tuple[str, str],
     tested: np.ndarray,
@@ -285,7 +286,7 @@ def _table(
     statistic: Float[np.ndarray, " I"],
     *,
     method: str,
-    df: int = 1,
+    df: int | Int[np.ndarray, " I"] = 1,
     size: Float[np.ndarray, " I"] | None = None,
     edges: tuple[float, float] = (MODERATE, LARGE),
     anchors: tuple[str, ...] = (),

@@ -20,6 +20,7 @@ from meristem_rasch._subspaces import SMALL, Directions, Margins
 
 Measures = Float[np.ndarray, " P"] | Float[np.ndarray, "P d"]
 Correction = Literal["epsilon", "wright", "jackknife", "none"]
+MOST_LEVELS = 5000  # of a group-anchored design: a full matrix of them is decomposed
 MOST_CELLS = 20_000_000  # of the table of an interaction: 160 MB
 
 
@@ -136,6 +137,8 @@ def _check(plan: Plan, data: Ratings) -> None:
     for pair, found in zip(plan.interactions, pairs, strict=True):
         if len(found) < 2 or pairs.count(found) > 1:
             raise DataError(f"interaction {pair} names a facet, or a pair, twice; give each once")
+        if interaction_name(pair) in data.facets:
+            raise DataError(f"{interaction_name(pair)!r} is a facet and an interaction; rename it")
     if plan.marginal and plan.person in (*plan.anchors, *plan.group_anchor, plan.steps, *inside):
         raise DataError(
             f"{plan.person!r} is integrated out by method 'mml', so that it takes no anchors, "
@@ -164,11 +167,16 @@ def _interaction(pair: tuple[str, str], data: Ratings) -> Column:
     code = data.codes[pair[0]] * len(second) + data.codes[pair[1]]
     cells, level = np.unique(code, return_inverse=True)
     row, column = np.divmod(cells, len(second))
+    labels = tuple(f"{first[i]}:{second[j]}" for i, j in zip(row, column, strict=True))
+    empty = np.flatnonzero(np.bincount(level, data.weight) == 0)
+    if len(empty):
+        raise DataError(
+            f"interaction {pair}: all ratings of {labels[empty[0]]} have weight 0; leave them out"
+        )
     if len(first) < len(second):  # the smaller facet is the one whose table is inverted
         space = Margins(first=column, second=row, shape=(len(second), len(first)))
     else:
         space = Margins(first=row, second=column, shape=(len(first), len(second)))
-    labels = tuple(f"{first[i]}:{second[j]}" for i, j in zip(row, column, strict=True))
     return Column(name=interaction_name(pair), labels=labels, level=level, space=space)
 
 
@@ -195,17 +203,23 @@ def _targets(
 
 def _group_anchored(plan: Plan, design: Design, columns: tuple[Column, ...]) -> Design:
     """Keep each of the facets, in turn, orthogonal to the directions that are still open."""
-    mains = sum(column.space is None for column in columns)
-    person = next(f for f, column in enumerate(columns) if column.name == plan.person)
+    names = [column.name for column in columns]
+    mains, person = len(names) - len(plan.interactions), names.index(plan.person)
+    others = sum(design.sizes[:mains]) - design.sizes[person]
+    if others > MOST_LEVELS:
+        raise DataError(
+            f"group_anchor takes at most {MOST_LEVELS:,} levels besides the persons, not "
+            f"{others:,}; use anchors"
+        )
     open_ = null_basis(design, mains, person)
     spaces = list(design.spaces)
-    names = [column.name for column in columns]
     for name in plan.group_anchor:
         f = names.index(name)
-        left, size, right = np.linalg.svd(open_[design.blocks[f]])
-        rank = int((size > SMALL).sum())
-        spaces[f] = Directions(basis=left[:, :rank])
-        open_ = open_ @ right[rank:].T  # what the facets anchored so far leave open
+        part = open_[design.blocks[f]]
+        size, direction = np.linalg.eigh(part.T @ part)
+        seen = size > SMALL
+        spaces[f] = Directions(basis=part @ direction[:, seen] / np.sqrt(size[seen]))
+        open_ = open_ @ direction[:, ~seen]  # what the facets anchored so far leave open
     return replace(design, spaces=tuple(spaces))
 
 

@@ -191,15 +191,17 @@ class MarginalPoint:
             ]
         )
 
-    @property
-    def coarse(self) -> bool:
-        """Whether the nodes are further apart than some posterior's standard deviation."""
+    def enough(self) -> int:
+        """Return the number of nodes, doubled until neighbours are within a posterior's sd."""
         information = self.surface.counts @ self.variance
         narrowest = (float(information.max()) + self.sd**-2) ** -0.5
-        return self.sd * 2 * REACH / (len(self.spread) - 1) > narrowest
+        n_nodes = len(self.spread)
+        while self.sd * 2 * REACH / (n_nodes - 1) > narrowest:
+            n_nodes = 2 * n_nodes - 1
+        return n_nodes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Averages:
     """What the posteriors say of every rating."""
 
@@ -207,6 +209,8 @@ class Averages:
     variance: Float[np.ndarray, " n"]
     squares: Float[np.ndarray, " n"]  # of the residual
     outfit: Float[np.ndarray, " n"]  # of the standardised residual
+    kurtosis: Float[np.ndarray, " n"]  # E (x - E)^4 / V^2
+    spread: Float[np.ndarray, " n"]  # E (x - E)^4 - V^2
 
 
 def averages(
@@ -217,12 +221,25 @@ def averages(
     Ability and ratings are then drawn together, so that (x - E)^2 / V has mean 1 (as TAM's fit).
     """
     mean, variance, cell = point.mean, point.variance, point.surface.cell
-    rows = [np.empty(len(score)) for _ in range(4)]
+    fourth = fourth_moment(point.p, point.moments.mean).reshape(mean.shape)
+    rows = [np.empty(len(score)) for _ in range(6)]
     size = max(1, 4_000_000 // mean.shape[1])
     for at in range(0, len(score), size):
         part = slice(at, at + size)
         post, e, v = point.posterior[person[part]], mean[cell[part]], variance[cell[part]]
-        squares = (score[part, None] - e) ** 2
-        for row, values in zip(rows, (e, v, squares, squares / v), strict=True):
+        squares, c = (score[part, None] - e) ** 2, fourth[cell[part]]
+        every = (e, v, squares, squares / v, c / v**2, c - v**2)
+        for row, values in zip(rows, every, strict=True):
             row[part] = (post * values).sum(axis=1)
-    return Averages(mean=rows[0], variance=rows[1], squares=rows[2], outfit=rows[3])
+    return Averages(*rows)
+
+
+def fourth_moment(
+    p: Float[np.ndarray, "r K"], mean: Float[np.ndarray, " r"]
+) -> Float[np.ndarray, " r"]:
+    """Return E (x - E x)^4."""
+    out = np.zeros(len(mean))
+    for h in range(p.shape[1]):
+        square = (h - mean) ** 2
+        out += p[:, h] * square * square
+    return out

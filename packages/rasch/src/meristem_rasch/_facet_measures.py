@@ -15,9 +15,10 @@ from scipy.stats import chi2
 from meristem_rasch._ascent import Top, Vector
 from meristem_rasch._calibration import LatentGroup
 from meristem_rasch._facet_design import Column, Plan, centred
-from meristem_rasch._facet_marginal import Averages, Marginal, averages
+from meristem_rasch._facet_marginal import Averages, Marginal, averages, fourth_moment
 from meristem_rasch._facet_results import FacetCalibration
 from meristem_rasch._facet_tables import FacetTable
+from meristem_rasch._fit import fit_table
 from meristem_rasch._newton_cg import Design, Moments, distribution, eta_of, moments, steps_of
 from meristem_rasch._ratings import Ratings
 from meristem_rasch._subspaces import SMALL, Directions, Margins
@@ -45,10 +46,7 @@ def joint_calibration(
 ) -> FacetCalibration:
     """Return the calibration at joint estimates x, centred and corrected after a search."""
     at = moments(design, x)
-    squares = (data.score - at.mean) ** 2
-    fit = Averages(
-        mean=at.mean, variance=at.variance, squares=squares, outfit=squares / at.variance
-    )
+    fit = _joint_fit(data, design, at, x)
     found_of = [_joint_measures(design, at, x, f) for f in range(len(columns))]
     tables = {
         column.name: _table(column, data, fit, measures, _fair(design, x, f, measures.value))
@@ -136,6 +134,13 @@ def marginal_calibration(
     )
 
 
+def _joint_fit(data: Ratings, design: Design, at: Moments, x: Vector) -> Averages:
+    squares, v = (data.score - at.mean) ** 2, at.variance
+    p = distribution(design.group, design.top, eta_of(design, x), steps_of(design, x))[0]
+    c = fourth_moment(p, at.mean)
+    return Averages(at.mean, v, squares, squares / v, c / v**2, c - v**2)
+
+
 def _joint_measures(design: Design, at: Moments, x: Vector, f: int) -> _Measures:
     block = design.blocks[f]
     information = np.bincount(design.levels[f], design.weight * at.variance, design.sizes[f])
@@ -182,7 +187,7 @@ def _table(
         labels=column.labels,
         measure=found.value,
         se=found.se,
-        **_fit(column.level, size, data, fit),
+        **_fit(column.level, column.labels, data, fit),
         fair=fair,
         separation=separation,
         reliability=separation**2 / (1 + separation**2),
@@ -208,7 +213,7 @@ def _persons(
         labels=labels,
         measure=value,
         se=np.sqrt(variance),
-        **_fit(data.codes[plan.person], len(labels), data, fit),
+        **_fit(data.codes[plan.person], labels, data, fit),
         fair=fair(value),
         separation=float(np.sqrt(spread / error)),
         reliability=spread / (spread + error),
@@ -219,19 +224,22 @@ def _persons(
 
 
 def _fit(
-    level: Int[np.ndarray, " n"], size: int, data: Ratings, fit: Averages
+    level: Int[np.ndarray, " n"], labels: tuple[str, ...], data: Ratings, fit: Averages
 ) -> dict[str, Levels]:
-    """Return mean squares, counts and mean scores of the levels."""
-    w = data.weight
-    count = np.bincount(level, w, size)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return {
-            "infit": np.bincount(level, w * fit.squares, size)
-            / np.bincount(level, w * fit.variance, size),
-            "outfit": np.bincount(level, w * fit.outfit, size) / count,
-            "count": count,
-            "observed": np.bincount(level, w * data.score, size) / count,
-        }
+    """Return mean squares with their t, counts and mean scores of the levels."""
+    terms = (np.ones(len(level)), fit.variance, fit.squares, fit.outfit, fit.kurtosis, fit.spread)
+    sums = np.stack([np.bincount(level, data.weight * term, len(labels)) for term in terms])
+    found = fit_table(labels, sums)
+    with np.errstate(invalid="ignore"):
+        observed = np.bincount(level, data.weight * data.score, len(labels)) / found.count
+    return {
+        "infit": found.infit,
+        "outfit": found.outfit,
+        "infit_t": found.infit_t,
+        "outfit_t": found.outfit_t,
+        "count": found.count,
+        "observed": observed,
+    }
 
 
 def _fair(design: Design, x: Vector, f: int, value: Levels) -> Levels:

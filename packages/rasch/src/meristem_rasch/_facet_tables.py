@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from meristem_rasch._frames import Tabular
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class FacetTable:
+class FacetTable(Tabular):
     """Measures of a facet's levels in logits, with fit and summary statistics.
 
     Persons count upwards (able), all other facets and interactions downwards (difficult, severe).
@@ -18,6 +20,8 @@ class FacetTable:
     se: Float[np.ndarray, " k"]  # 0 where anchored
     infit: Float[np.ndarray, " k"]
     outfit: Float[np.ndarray, " k"]
+    infit_t: Float[np.ndarray, " k"]  # Wilson-Hilferty; too near 0 where persons are integrated out
+    outfit_t: Float[np.ndarray, " k"]
     count: Float[np.ndarray, " k"]  # weighted ratings
     observed: Float[np.ndarray, " k"]  # mean score
     fair: Float[np.ndarray, " k"]  # expected score, all other facets at their means
@@ -27,9 +31,14 @@ class FacetTable:
     df: int
     p: float
 
+    @property
+    def strata(self) -> float:
+        """Number of levels of performance that the measures tell apart, (4 separation + 1) / 3."""
+        return (4 * self.separation + 1) / 3
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class BiasTable:
+class BiasTable(Tabular):
     """Interaction of two facets: how much more able (easy, lenient) each pair of levels was."""
 
     first: tuple[str, ...]

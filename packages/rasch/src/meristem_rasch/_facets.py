@@ -35,6 +35,7 @@ from meristem_rasch._ratings import Ratings
 
 FEWEST_NODES = 41
 MOST_NODES = 2001
+ROUGH = 0.03  # logits; a step this short ends the search on a provisional grid
 MOST_PARAMETERS = 3000  # of marginal likelihood: its information is a full matrix
 SMALLEST_SD = 1e-2  # logits; below it the variance is 0 for every purpose
 
@@ -123,7 +124,13 @@ class Facets:
         ConvergenceError
             If `max_steps` steps do not reach `tol`, or more than 2001 nodes are needed.
         """
-        if self.anchors and self.correction in ("wright", "jackknife"):
+        moved = self.correction in ("wright", "jackknife")
+        if moved and self.method == "mml":
+            raise DataError(
+                f"correction {self.correction!r} is of joint estimates; 'mml' needs none: leave it "
+                "out"
+            )
+        if moved and self.anchors:
             raise DataError(
                 f"correction {self.correction!r} moves measures, so that it takes no anchors; use "
                 "'epsilon' or 'none'"
@@ -178,25 +185,30 @@ class Facets:
         columns: tuple[Column, ...],
         search: "_Search",
     ) -> FacetCalibration:
+        if self.n_nodes is not None and not 3 <= self.n_nodes <= MOST_NODES:
+            raise DataError(f"n_nodes is {self.n_nodes}; give 3 to {MOST_NODES}")
         if len(x) > MOST_PARAMETERS:
             raise DataError(
                 f"{len(x):,} parameters are more than {MOST_PARAMETERS:,}, for which method 'mml' "
                 "gives errors; use method 'jml'"
             )
-        n_nodes, history = self.n_nodes or FEWEST_NODES, tuple[float, ...]()
-        x = np.append(x, 0.0)
-        while True:
-            surface = Marginal(design, data.codes[self.person], n_nodes=n_nodes)
-            found = search(surface, x, label=f"{n_nodes} nodes ", check=self._check_spread)
+        person, x, history = data.codes[self.person], np.append(x, 0.0), tuple[float, ...]()
+        n_nodes = self.n_nodes or FEWEST_NODES
+        # a coarse grid has its own optimum: go there only roughly, then refine the grid
+        tol = self.tol if self.n_nodes else max(self.tol, ROUGH)
+        while n_nodes <= MOST_NODES:
+            surface = Marginal(design, person, n_nodes=n_nodes)
+            label = f"{n_nodes} nodes, {tol} "
+            found = search(surface, x, label=label, tol=tol, check=self._check_spread)
             x, history = found.x, history + found.history
-            if self.n_nodes is not None or not surface.at(x).coarse:
+            wanted = self.n_nodes or surface.at(x).enough()
+            if tol == self.tol and wanted == n_nodes:
                 return marginal_calibration(self._plan(), data, surface, columns, x, history)
-            n_nodes = 2 * n_nodes - 1
-            if n_nodes > MOST_NODES:
-                raise ConvergenceError(
-                    f"a posterior is narrower than the spacing of {MOST_NODES} nodes; set n_nodes, "
-                    "or use method 'jml', which is right with so many ratings a person"
-                )
+            n_nodes, tol = wanted, self.tol
+        raise ConvergenceError(
+            f"a posterior is narrower than the spacing of {MOST_NODES} nodes; set n_nodes, or use "
+            "method 'jml', which is right with so many ratings a person"
+        )
 
     def _check_spread(self, x: Vector) -> None:
         if np.exp(x[-1]) < SMALLEST_SD:
@@ -215,7 +227,7 @@ class _Search:
     checkpoint: Checkpoint | None
 
     def joint(self, design: Design, x: Vector, label: str = "") -> Top:
-        return self(Joint(design), x, label=label)
+        return self(Joint(design), x, label=label, tol=self.config.tol)
 
     def __call__(
         self,
@@ -223,13 +235,14 @@ class _Search:
         x: Vector,
         *,
         label: str,
+        tol: float,
         check: Callable[[Vector], None] = lambda _: None,
     ) -> Top:
         config = self.config
         found = ascend(
             surface,
             x,
-            tol=config.tol,
+            tol=tol,
             max_steps=config.max_steps,
             progress=self.progress,
             checkpoint=self.checkpoint,
@@ -238,6 +251,6 @@ class _Search:
         )
         if not found.converged:
             raise ConvergenceError(
-                f"no convergence to {config.tol} within {config.max_steps} steps; raise max_steps"
+                f"no convergence to {tol} within {config.max_steps} steps; raise max_steps"
             )
         return found

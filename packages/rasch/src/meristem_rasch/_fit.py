@@ -19,6 +19,7 @@ from scipy.special import ndtr
 
 from meristem_rasch._calibration import Calibration
 from meristem_rasch._curves import curves
+from meristem_rasch._frames import Tabular
 from meristem_rasch._kernel import blocks, conditional, padded
 from meristem_rasch._patterns import patterns
 from meristem_rasch._persons import score_persons
@@ -29,7 +30,7 @@ ROWS = 4096  # persons whose cells are held at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class FitTable:
+class FitTable(Tabular):
     """Mean squares (expectation 1), their t statistics and two-sided p-values."""
 
     labels: tuple[str, ...]
@@ -77,7 +78,7 @@ def item_fit(
     sums = np.zeros((6, len(data.items)))
     for part in _parts(cal, data, residuals):
         sums[:, part.items] += _item_sums(part, data)
-    return _table(data.items, sums)
+    return fit_table(data.items, sums)
 
 
 def person_fit(
@@ -87,7 +88,7 @@ def person_fit(
     sums = np.zeros((6, len(data.persons)))
     for part in _parts(cal, data, residuals):
         sums[:, part.rows] = _person_sums(part, data)
-    return _table(data.persons, sums)
+    return fit_table(data.persons, sums)
 
 
 def q3(cal: Calibration, data: Responses) -> Float[np.ndarray, "I I"]:
@@ -215,7 +216,8 @@ def _moments(
     return mean, (p * away**2).sum(axis=2), (p * away**4).sum(axis=2)
 
 
-def _table(labels: tuple[str, ...], sums: Float[np.ndarray, "6 n"]) -> FitTable:
+def fit_table(labels: tuple[str, ...], sums: Float[np.ndarray, "6 n"]) -> FitTable:
+    """Return mean squares and t from sums of the rows that `_terms` gives."""
     n, variance, squares, standardised, kurtosis, spread = sums
     with np.errstate(invalid="ignore", divide="ignore"):
         outfit, infit = standardised / n, squares / variance

@@ -48,6 +48,17 @@ class Link:
             slope_se=cal.slope_se / self.slope,
             latent_mean=self.slope * cal.latent_mean + self.shift,
             latent_sd=self.slope * cal.latent_sd,
+            latent=tuple(
+                replace(
+                    group,
+                    mean=self.slope * group.mean + self.shift,
+                    sd=self.slope * group.sd,
+                    mean_se=self.slope * group.mean_se,
+                    sd_se=self.slope * group.sd_se,
+                )
+                for group in cal.latent
+            ),
+            latent_cov=None if cal.latent_cov is None else self.slope**2 * cal.latent_cov,
         )
 
     def measure(self, theta: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:

@@ -231,11 +231,11 @@ def projector(design: Design) -> Callable[[Vector], Vector]:
 
 def level_projector(design: Design) -> Callable[[Vector], Vector]:
     """Return the projection of measures: free levels, no shifts, facets within their spaces."""
-    shifts = shift_basis(design)
+    shifts, constrained = shift_basis(design), design.constrained
 
     def project(x: Vector) -> Vector:
         out = x * design.free
-        for block, space in design.constrained:
+        for block, space in constrained:
             out[block] = space.project(out[block])
         out -= shifts.T @ (shifts @ out)
         return out

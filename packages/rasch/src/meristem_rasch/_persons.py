@@ -18,6 +18,7 @@ from scipy.special import expit
 from meristem_rasch._calibration import Calibration
 from meristem_rasch._curves import curves
 from meristem_rasch._errors import DataError
+from meristem_rasch._frames import Tabular
 from meristem_rasch._patterns import distinct_rows
 from meristem_rasch._responses import Responses
 from meristem_rasch._sum_scores import sum_score_eap
@@ -30,7 +31,7 @@ CHUNK = 4_000_000  # cells of a probability array held at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PersonScores:
+class PersonScores(Tabular):
     """Measures in logits with their standard errors, person by person."""
 
     persons: tuple[str, ...]
@@ -46,6 +47,11 @@ class PersonScores:
     def separation(self) -> float:
         """Spread of the measures in units of their error, sqrt(rel / (1 - rel))."""
         return float(np.sqrt(max(self.reliability, 0.0) / (1 - self.reliability)))
+
+    @property
+    def strata(self) -> float:
+        """Number of levels that lie three errors apart, (4 separation + 1) / 3."""
+        return (4 * self.separation + 1) / 3
 
 
 def score_persons(

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from meristem_rasch._errors import DataError
-from meristem_rasch._responses import Labels, codes
+from meristem_rasch._responses import Labels, Responses, codes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,6 +67,25 @@ class Ratings:
             codes={name: code for name, (_, code) in coded.items()},
             weight=w,
         )
+
+    def responses(self, person: str = "person", item: str = "item") -> Responses:
+        """Return one facet's levels as persons and another's as items.
+
+        Raises
+        ------
+        DataError
+            If a facet is unknown, a rating has a weight other than 1, or a person is rated twice
+            on an item: more facets take part, and `Facets` is the model.
+        """
+        for name in (person, item):
+            if name not in self.facets:
+                raise DataError(f"{name!r} is no facet; the facets are {list(self.facets)}")
+        if (self.weight != 1).any():
+            raise DataError("weighted ratings have no table; use `Facets`")
+        columns = [
+            np.array(self.facets[name], dtype=object)[self.codes[name]] for name in (person, item)
+        ]
+        return Responses.from_long(columns[0], columns[1], self.score)
 
 
 def joint_codes(codes: list[Int[np.ndarray, " n"]]) -> Int[np.ndarray, " n"]:

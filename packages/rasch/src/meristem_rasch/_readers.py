@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from meristem_rasch._errors import DataError
+from meristem_rasch._ratings import Ratings
 from meristem_rasch._responses import Responses
 
 Layout = Literal["auto", "wide", "long"]
@@ -166,6 +167,52 @@ def read_scores(
 def read_responses(path: str | Path, **options: Any) -> Responses:
     """Return whole-number responses of a file; options as `read_scores`."""
     return read_scores(path, **options).responses()
+
+
+def read_ratings(
+    path: str | Path | Table,
+    *,
+    score: str,
+    facets: Sequence[str],
+    weight: str | None = None,
+    missing: Sequence[str] = MISSING,
+) -> Ratings:
+    """Return the ratings of a long table, one rating a row.
+
+    Parameters
+    ----------
+    score, weight
+        Columns of numbers.
+    facets
+        Columns of labels, two or more; their names are those of the facets.
+    missing
+        Cells that stand for no rating.
+
+    Raises
+    ------
+    DataError
+        If a column is absent, a level is empty, a score is missing or no whole number, or a weight
+        is none.
+
+    Examples
+    --------
+    >>> columns = {"essay": ["a", "a"], "rater": ["x", "y"], "points": ["2", "3"]}
+    >>> read_ratings(Table(source="t", columns=columns), score="points",
+    ...              facets=["essay", "rater"]).facets["rater"]
+    ('x', 'y')
+    """
+    table = path if isinstance(path, Table) else read_table(path)
+    values = table.numbers(score, missing=missing)
+    if np.isnan(values).any():
+        row = int(np.argmax(np.isnan(values))) + 1
+        raise DataError(f"{table.source}: row {row} has no {score}; leave the row out")
+    levels = {name: table.text(name) for name in facets}
+    for name, labels in levels.items():
+        empty = [row for row, label in enumerate(labels, start=1) if label.strip() in missing]
+        if empty:
+            raise DataError(f"{table.source}: row {empty[0]} has no {name}; name the level")
+    weights = None if weight is None else table.numbers(weight, missing=missing)
+    return Ratings.from_long(values, levels, weight=weights)
 
 
 def _wide(table: Table, person: str | None, missing: Sequence[str]) -> ScoreMatrix:

@@ -5,7 +5,7 @@
 - weights multiply a person's contribution: 2 is the same as the row twice, 0 as no row
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,7 @@ class Responses:
         items: Labels | None = None,
         max_score: Sequence[int] | Int[np.ndarray, " I"] | None = None,
         weight: ArrayLike | None = None,
+        missing: Sequence[float | int] = (),
     ) -> "Responses":
         """Return the responses of a table, persons in rows and items in columns; NaN = missing.
 
@@ -52,6 +53,8 @@ class Responses:
             Largest possible score of each item; default the largest observed.
         weight
             Non-negative weight of each person, shape (N,); default 1.
+        missing
+            Numbers besides NaN that stand for no answer, such as 9 or -1.
 
         Raises
         ------
@@ -67,6 +70,8 @@ class Responses:
         raw = _numbers(table)
         if raw.ndim != 2 or 0 in raw.shape:
             raise DataError(f"the table has shape {raw.shape}; give persons x items, both >= 1")
+        if missing:
+            raw = np.where(np.isin(raw, missing), np.nan, raw)
         names = _labels(items, raw.shape[1], "I", "items")
         people = _labels(persons, raw.shape[0], "", "persons")
         _check_scores(raw, people, names)
@@ -84,13 +89,21 @@ class Responses:
         score: ArrayLike,
         *,
         max_score: Sequence[int] | None = None,
+        weight: Mapping[str, float] | None = None,
     ) -> "Responses":
         """Return the responses of (person, item, score) triples, labels in order of appearance.
+
+        Parameters
+        ----------
+        max_score
+            Largest possible score of each item, in the order of appearance.
+        weight
+            Weight of every person by label; default 1.
 
         Raises
         ------
         DataError
-            If lengths differ or a person answers an item twice; else as `from_wide`.
+            If lengths differ, a person answers an item twice or has no weight; else as `from_wide`.
 
         Examples
         --------
@@ -116,7 +129,7 @@ class Responses:
         table = np.full((len(people), len(names)), -1, dtype=_dtype(top))
         table[rows[answered], columns[answered]] = values[answered]
         largest = _largest(table, max_score, people, names)
-        weights = np.ones(len(people))
+        weights = np.ones(len(people)) if weight is None else _weights(weight, people)
         return cls(scores=table, persons=people, items=names, max_score=largest, weight=weights)
 
     @property
@@ -161,6 +174,10 @@ class Responses:
             same = self.max_score == top
             out += top * (mask if same.all() else mask[:, same]).sum(axis=1)
         return out
+
+    def wide(self) -> Float[np.ndarray, "N I"]:
+        """Return the scores as numbers, NaN where missing: what `from_wide` takes."""
+        return np.where(self.mask, self.scores, np.nan)
 
     def select(self, persons: Any = None, items: Any = None) -> "Responses":
         """Return the responses of some persons and items (indices or boolean masks)."""
@@ -297,6 +314,19 @@ def _largest(
             f"max_score {largest[column]}; raise max_score or correct the score"
         )
     return largest
+
+
+def _weights(given: Mapping[str, float], people: tuple[str, ...]) -> Float[np.ndarray, " N"]:
+    absent = [name for name in people if name not in given]
+    unknown = sorted(set(given).difference(people))
+    if absent or unknown:
+        raise DataError(
+            f"persons without a weight: {absent[:5]}, weights of nobody: {unknown[:5]}; give every "
+            "person's weight by label"
+        )
+    weights = np.array([float(given[name]) for name in people])
+    _check_weight(weights, people)
+    return weights
 
 
 def _check_weight(weight: Float[np.ndarray, " W"], people: tuple[str, ...]) -> None:

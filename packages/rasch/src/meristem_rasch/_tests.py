@@ -19,7 +19,7 @@ from meristem_rasch._cml import CML
 from meristem_rasch._errors import DataError
 from meristem_rasch._responses import Labels, Responses
 
-Split = Literal["median", "mean"] | Labels
+Split = Literal["median", "mean", "score"] | Labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -39,6 +39,9 @@ class WaldTest:
 
     items: tuple[str, ...]
     difference: Float[np.ndarray, " H"]
+    statistic: float  # chi-squared of all differences at once
+    df: int
+    p_all: float
     z: Float[np.ndarray, " H"]
     p: Float[np.ndarray, " H"]
     dropped: tuple[str, ...]
@@ -51,7 +54,8 @@ def andersen_test(estimator: CML, data: Responses, *, split: Split = "median") -
     Parameters
     ----------
     split
-        "median" or "mean" of the raw score (above it is the second group), or one label a person.
+        "median" or "mean" of the raw score (above it is the second group), "score" (a group for
+        every raw score, without the extreme ones), or one label a person.
         Items that lack a category among a group's informative persons are removed everywhere and
         listed.
 
@@ -101,9 +105,17 @@ def wald_test(
     difference = second.threshold - first.threshold
     se = np.sqrt(first.threshold_se**2 + second.threshold_se**2)
     z = np.divide(difference, se, out=np.zeros_like(se), where=se > 1e-12)
+    # one direction is fixed by the anchors, more where they are held one by one
+    covariance = first.vcov + second.vcov
+    rank = int(np.linalg.matrix_rank(covariance, tol=1e-9 * np.trace(covariance), hermitian=True))
+    inverse = np.linalg.pinv(covariance, rcond=1e-9, hermitian=True)
+    statistic = float(difference @ inverse @ difference)
     return WaldTest(
         items=names,
         difference=difference,
+        statistic=statistic,
+        df=rank,
+        p_all=float(chi2.sf(statistic, rank)),
         z=z,
         p=2 * norm.sf(np.abs(z)),
         dropped=dropped,
@@ -177,9 +189,13 @@ def _item_groups(data: Responses, groups: Labels | str) -> Int[np.ndarray, " I"]
 
 def _person_groups(data: Responses, split: Split) -> Int[np.ndarray, " N"]:
     if isinstance(split, str):
-        if split not in ("median", "mean"):
-            raise DataError(f"split {split!r} is not 'median', 'mean' or one label a person")
         raw = data.raw
+        if split == "score":
+            return np.unique(raw, return_inverse=True)[1].ravel()
+        if split not in ("median", "mean"):
+            raise DataError(
+                f"split {split!r} is not 'median', 'mean', 'score' or one label a person"
+            )
         centre = np.average(raw, weights=data.weight) if split == "mean" else _median(raw, data)
         return (raw > centre).astype(np.int64)
     if len(split) != len(data.persons):
@@ -197,6 +213,8 @@ def _median(raw: Int[np.ndarray, " N"], data: Responses) -> float:
 
 
 def _split(data: Responses, split: Split) -> tuple[list[Responses], tuple[str, ...]]:
+    if isinstance(split, str) and split == "score":
+        data = data.select(persons=(data.raw > 0) & (data.raw < data.possible) & (data.weight > 0))
     label = _person_groups(data, split)
     parts = [data.select(persons=label == g) for g in range(int(label.max()) + 1)]
     if len(parts) < 2:

@@ -59,7 +59,14 @@ from ._errors import (
 )
 from ._estimates import CoverageLaw, MeanInterval, fit_coverage, interval
 from ._fake import FakeEngine
-from ._guides import blend, confidence_guide, reward_guide, self_evaluation_guide
+from ._grid import grid
+from ._guides import (
+    blend,
+    confidence_guide,
+    reward_guide,
+    self_evaluation_guide,
+    sum_log_odds,
+)
 from ._lengths import (
     LengthByOutcome,
     LengthProfile,
@@ -83,6 +90,7 @@ from ._records import (
     tree_targets,
 )
 from ._replay import ReplayEngine
+from ._rest_mcts import rest_mcts
 from ._revisions import (
     BudgetComparison,
     Chains,
@@ -186,6 +194,7 @@ __all__ = [
     "from_revisions",
     "from_samples",
     "g_pass_at_k",
+    "grid",
     "interval",
     "keep_top",
     "kept_text",
@@ -212,6 +221,7 @@ __all__ = [
     "rebase",
     "rebase_widths",
     "resample",
+    "rest_mcts",
     "revise",
     "revisions",
     "reward_guide",
@@ -224,6 +234,7 @@ __all__ = [
     "sigmoid",
     "stationary",
     "step_pairs",
+    "sum_log_odds",
     "supermajority",
     "token_confidence",
     "tree_targets",

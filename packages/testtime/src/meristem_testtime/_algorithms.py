@@ -2,6 +2,8 @@
 
 - nodes of larger value are better; sorting is stable, so equal values keep the order of sampling
 - widths and counts are at least 1
+- to bfs, dfs and best_first, which choose among actions, children with equal tokens are one; where
+  a child holds a slot (beam, dvts, rebase), each copy holds its own
 """
 
 import heapq
@@ -13,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from meristem_testtime._nodes import Node
+from meristem_testtime._siblings import merged
 from meristem_testtime._task import Algorithm, Task
 
 
@@ -156,7 +159,8 @@ def bfs(width: int = 5, branch: int = 5) -> Algorithm:
     async def algorithm(task: Task) -> None:
         level = [task.root]
         while level:
-            kept = _best(_flat(await task.expand(level, branch)), width)
+            groups = await task.expand(level, branch)
+            kept = _best(_flat([list(merged(group)) for group in groups]), width)
             for node in kept:
                 if node.finished:
                     task.finish(node)
@@ -187,7 +191,7 @@ def dfs(branch: int = 5, threshold: float = -math.inf, solutions: int | None = N
                 task.finish(node)
                 found += 1
                 continue
-            children = (await task.expand([node], branch))[0]
+            children = merged((await task.expand([node], branch))[0])
             stack += reversed(_best([c for c in children if c.value >= threshold], branch))
 
     return algorithm
@@ -210,7 +214,7 @@ def best_first(branch: int = 5, solutions: int = 1) -> Algorithm:
                 task.finish(node)
                 found += 1
                 continue
-            for child in (await task.expand([node], branch))[0]:
+            for child in merged((await task.expand([node], branch))[0]):
                 heapq.heappush(queue, (-child.value, next(order), child))
 
     return algorithm

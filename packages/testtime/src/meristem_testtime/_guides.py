@@ -1,13 +1,17 @@
 """Guides: what values a node, from outside (a reward) or inside (the model's own confidence)."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, get_args
 
 import numpy as np
 
 from meristem_testtime._batching import Guide
+from meristem_testtime._confidence import WIDTH, window_confidence
 from meristem_testtime._engine import Engine, need
 from meristem_testtime._nodes import Node
+from meristem_testtime._particles import log_odds
 
+Window = Literal["mean", "lowest", "bottom", "tail"]
 Aggregate = Callable[[Sequence[float]], float]
 
 
@@ -19,8 +23,8 @@ def reward_guide(reward: Callable[[str, str], float], aggregate: Aggregate | Non
     reward
         Takes the question's name and the text of a path.
     aggregate
-        How the rewards of the path's steps become one value, such as `min` or `math.prod`; by
-        default the last one counts. `min` and products favour short paths.
+        How the rewards of the path's steps become one value, such as `min`, `math.prod` or
+        `sum_log_odds`; by default the last one counts. `min` and products favour short paths.
     """
 
     async def guide(nodes: Sequence[Node]) -> Sequence[float]:
@@ -33,14 +37,51 @@ def reward_guide(reward: Callable[[str, str], float], aggregate: Aggregate | Non
     return guide
 
 
-def confidence_guide() -> Guide:
-    """Return a guide that gives the mean log-probability of the path's sampled tokens, in nats.
+def sum_log_odds(rewards: Sequence[float]) -> float:
+    """Return the sum of ln(r / (1 - r)) over the rewards of steps, each in [0, 1].
+
+    Rewards within 1e-7 of 0 or 1 count as that far from it, as in `particles`, whose "emission"
+    target weighs a path by the exponential of this sum.
 
     Raises
     ------
     ValueError
-        While it guides, if the engine gives no log-probabilities.
+        If a reward lies outside [0, 1].
+
+    Examples
+    --------
+    >>> round(sum_log_odds([0.9, 0.75]), 4)
+    3.2958
     """
+    return sum(log_odds(reward) for reward in rewards)
+
+
+def confidence_guide(kind: Window = "mean", width: int = WIDTH) -> Guide:
+    """Return a guide that reads the log-probabilities of the path's sampled tokens, in nats.
+
+    Parameters
+    ----------
+    kind
+        Their mean, or what `window_confidence` makes of them: the "lowest" window, the mean of the
+        "bottom" tenth of the windows, or the "tail".
+    width
+        Tokens in a window; a shorter path is one window.
+
+    Raises
+    ------
+    ValueError
+        If kind is unknown or width below 1; while it guides, if the engine gives no
+        log-probabilities.
+
+    References
+    ----------
+    DeepConf, arXiv 2508.15260, there for the likeliest tokens in place of the sampled.
+    """
+    if kind not in get_args(Window) or width < 1:
+        raise ValueError(
+            f"kind is {kind!r}, width {width}; choose one of {', '.join(get_args(Window))}, and a "
+            "width of at least 1"
+        )
 
     async def guide(nodes: Sequence[Node]) -> Sequence[float]:
         values: list[float] = []
@@ -51,7 +92,8 @@ def confidence_guide() -> Guide:
                     f"{node.text[-80:]!r} has no log-probabilities; use an engine that gives them, "
                     "or a reward_guide"
                 )
-            values.append(float(np.mean(logprobs)) if logprobs else 0.0)
+            found = window_confidence(np.array(logprobs), width) if logprobs else None
+            values.append(0.0 if found is None else getattr(found, kind))
         return values
 
     return guide

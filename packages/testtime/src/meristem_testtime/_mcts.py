@@ -3,6 +3,7 @@
 - a node is expanded once, into `branch` children; its value is the guide's, or the mean of the
   guide's over rollouts, and is backed up as a mean
 - first-play value of a child is its own guide value
+- children with equal tokens are one child, whose prior is the sum of theirs
 - solutions are the finished leaves, weighted by their visits
 """
 
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from meristem_testtime._nodes import Node
+from meristem_testtime._siblings import merged
 from meristem_testtime._task import Algorithm, Task
 
 PUCT_BASE, PUCT_INIT = 19652, 1.25  # AlphaZero's, arXiv 1712.01815
@@ -82,10 +84,10 @@ def mcts(
     simulations
         Descents from the root.
     branch
-        Children that an expansion samples.
+        Children that an expansion samples; those with equal tokens are one.
     rule
         `uct()` (default) or `puct()`; the prior of a child is the exponential of its mean token
-        log-probability, normalised over its siblings.
+        log-probability, once for each time it was drawn, normalised over its siblings.
     rollouts
         Whole samples from a new leaf whose mean value stands for it, for guides that can judge only
         whole solutions; 0 takes the guide's value of the leaf. Rollouts are no solutions.
@@ -130,14 +132,16 @@ async def _descend(
         path.append(max(parent.children, key=lambda child: choose(parent, child)))
     leaf = path[-1]
     if not leaf.node.finished and (leaf.visits > 0 or leaf is root):
-        (nodes,) = await task.expand([leaf.node], branch)
-        priors = np.exp([sum(n.logprobs) / max(len(n.logprobs), 1) for n in nodes])
+        copies = merged((await task.expand([leaf.node], branch))[0])
+        means = [sum(node.logprobs) / max(len(node.logprobs), 1) for node in copies]
+        priors = np.exp(means) * np.array(list(copies.values()))
         priors /= priors.sum()
         if noise and leaf is root:
-            drawn = task.rng.dirichlet(np.full(len(nodes), NOISE_CONCENTRATION))
+            drawn = task.rng.dirichlet(np.full(len(copies), NOISE_CONCENTRATION))
             priors = (1 - noise) * priors + noise * drawn
         leaf.children = [
-            Branch(node=node, prior=float(prior)) for node, prior in zip(nodes, priors, strict=True)
+            Branch(node=node, prior=prior)
+            for node, prior in zip(copies, priors.tolist(), strict=True)
         ]
         path.append(max(leaf.children, key=lambda child: choose(leaf, child)))
     return path

@@ -4,6 +4,8 @@
 - target "emission": the law p(x) times the product of g over all steps; a step weighs g(r)
 - g(r) = r / (1 - r), r in [0, 1] clipped by 1e-7 on both sides
 - a finished particle is weighed no more
+- early resampling may be tempered: a row is drawn by w^(1 / heat) and keeps w^(1 - 1 / heat), so
+  estimates stay unbiased
 """
 
 from typing import Literal
@@ -82,6 +84,7 @@ def particles(
     target: Literal["potential", "emission"] = "potential",
     method: Method = "systematic",
     threshold: float = 0.5,
+    anneal: float = 0.0,
 ) -> Algorithm:
     """Return a particle filter with n particles; its solutions carry their final weights.
 
@@ -91,6 +94,10 @@ def particles(
         See the top of the module. The guide must give values in [0, 1].
     method
         Of resampling, when the effective sample size falls below `threshold` times n.
+    anneal
+        Share of the steps, in [0, 1], in which resampling is tempered by max(1, (n / effective
+        sample size) (1 - t / max_steps)) at step t, so that an early guide does not leave copies of
+        one particle only; the source has 0.5, 0 is off.
 
     Notes
     -----
@@ -99,16 +106,20 @@ def particles(
 
     References
     ----------
-    arXiv 2502.01618 (emission); Del Moral 2004 (potential).
+    arXiv 2502.01618 (emission); Del Moral 2004 (potential). The temperature is that of
+    Red-Hat-AI-Innovation-Team/its_hub, which resets the weights and so changes the target; the
+    weights that are kept here do not.
     """
     if n < 1 or not 0 <= threshold <= 1:
         raise ValueError(f"n ({n}) must be at least 1 and threshold ({threshold}) in [0, 1]")
+    if not 0 <= anneal <= 1:
+        raise ValueError(f"anneal ({anneal}) must lie in [0, 1]; it is a share of the steps")
     if target not in ("potential", "emission"):
         raise ValueError(f"target is {target!r}; choose 'potential' or 'emission'")
 
     async def algorithm(task: Task) -> None:
         cloud: list[Node] = [task.root] * n
-        log_weights, log_z = np.zeros(n), 0.0
+        log_weights, log_z, t = np.zeros(n), 0.0, 0
         while not all(node.finished for node in cloud):
             try:
                 moved = await _moved(task, cloud)
@@ -116,18 +127,24 @@ def particles(
                 _give(task, cloud, log_weights)
                 raise
             gain = [_gain(new, old, target) for new, old in zip(moved, cloud, strict=True)]
-            cloud, log_weights = moved, log_weights + np.array(gain)
+            cloud, log_weights, t = moved, log_weights + np.array(gain), t + 1
             weights = np.exp(log_weights - log_weights.max())
-            if weights.sum() ** 2 / (weights**2).sum() < threshold * n:
-                log_z += float(log_weights.max() + np.log(weights.mean()))
-                rows: list[int] = resample(log_weights, n, method=method, rng=task.rng).tolist()
-                cloud, log_weights = [cloud[i] for i in rows], np.zeros(n)
-        task.log_normaliser = float(
-            log_z + log_weights.max() + np.log(np.exp(log_weights - log_weights.max()).mean())
-        )
+            share, progress = weights.sum() ** 2 / (weights**2).sum() / n, t / task.step.max_steps
+            if share < threshold:
+                heat = max(1.0, (1 - progress) / share) if progress < anneal else 1.0
+                drawn = log_weights / heat
+                rows: list[int] = resample(drawn, n, method=method, rng=task.rng).tolist()
+                log_z += _log_mean(drawn)
+                cloud, log_weights = [cloud[i] for i in rows], (log_weights - drawn)[rows]
+        task.log_normaliser = log_z + _log_mean(log_weights)
         _give(task, cloud, log_weights)
 
     return algorithm
+
+
+def _log_mean(log_weights: np.ndarray) -> float:
+    top = log_weights.max()
+    return float(top + np.log(np.exp(log_weights - top).mean()))
 
 
 def _give(task: Task, cloud: list[Node], log_weights: np.ndarray) -> None:
@@ -151,15 +168,16 @@ async def _moved(task: Task, cloud: list[Node]) -> list[Node]:
 def _gain(new: Node, old: Node, target: str) -> float:
     if new is old:
         return 0.0
-    before = 0.0 if target == "emission" or old.parent is None else _log_odds(old)
-    return _log_odds(new) - before
+    before = 0.0 if target == "emission" or old.parent is None else log_odds(old.value)
+    return log_odds(new.value) - before
 
 
-def _log_odds(node: Node) -> float:
-    if not 0 <= node.value <= 1:
-        raise ValueError(f"the guide gave {node.value}; particles need values in [0, 1]")
-    value = min(max(node.value, EDGE), 1 - EDGE)
-    return float(np.log(value) - np.log1p(-value))
+def log_odds(value: float) -> float:
+    """Return ln(value / (1 - value)), `value` kept within 1e-7 of 0 and 1."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"the guide gave {value}; its log-odds need a value in [0, 1]")
+    inner = min(max(value, EDGE), 1 - EDGE)
+    return float(np.log(inner) - np.log1p(-inner))
 
 
 def _invert(weights: np.ndarray, points: np.ndarray) -> np.ndarray:

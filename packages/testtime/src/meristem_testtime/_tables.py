@@ -71,14 +71,24 @@ def read_chains(path: Path | str, *, by: Sequence[str] = ("model", "dataset")) -
 def _strata(path: Path, by: Sequence[str]) -> dict[str, list[Row]]:
     strata: dict[str, list[Row]] = {}
     for line, row in _rows(path):
-        missing = [name for name in REQUIRED if row.get(name) in (None, "")]
-        if missing:
-            raise ValueError(f"{path}:{line}: column {missing[0]!r} is missing; add it")
+        _complete(path, line, row)
         key = "/".join(str(row[name]) for name in by if name in row)
         strata.setdefault(key, []).append((line, row))
     if not strata:
         raise ValueError(f"{path} holds no sample; give a file with at least one row")
     return {key: _ordered(path, rows) for key, rows in strata.items()}
+
+
+def _complete(path: Path, line: int, row: Mapping[str, Any]) -> None:
+    absent = [name for name in REQUIRED if name not in row]
+    if absent:
+        raise ValueError(
+            f"{path}:{line}: the columns are {', '.join(map(str, row))}; a sample needs "
+            f"{', '.join(REQUIRED)}, so add or rename {', '.join(absent)}"
+        )
+    empty = [name for name in REQUIRED if row[name] in (None, "")]
+    if empty:
+        raise ValueError(f"{path}:{line}: {empty[0]} is empty; give it a value, or drop the row")
 
 
 def _ordered(path: Path, rows: list[Row]) -> list[Row]:

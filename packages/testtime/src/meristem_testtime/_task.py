@@ -137,6 +137,12 @@ class Task:
         self._nodes.append(child)
         return child
 
+    def fits(self, node: Node) -> bool:
+        """Return whether a whole solution after `node` has room in the context."""
+        context, left = self._run.engine.context, max(self.step.max_steps - node.depth, 1)
+        length = len(self._prompt) + len(node.path_ids()) + self.step.max_tokens * left
+        return context is None or length <= context
+
     def prefix(self, node: Node, length: int) -> Node:
         """Return an open sibling of `node` that holds its first `length` tokens.
 

@@ -13,11 +13,15 @@ def main(words: list[str]) -> int:
     config = tyro.cli(GrowConfig, prog="meristem grow", args=words)
     check_config(config)
     from meristem.grow._pipeline import grow  # brings torch: not needed for --help
+    from meristem_core.torch import end_process_group
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
     grown = grow(config, say=say)
+    end_process_group()
+    if grown is None:
+        return 0
     holds = all(row.verdict == "reproduced" for row in grown.rows)
     print(table(grown.rows))
     print(f"report: {config.out / 'report.html'}")

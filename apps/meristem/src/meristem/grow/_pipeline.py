@@ -71,8 +71,8 @@ class Grown:
     peak_memory: int  # bytes, resident, of this process
 
 
-def grow(config: GrowConfig, *, say: Callable[[str], None]) -> Grown:
-    """Run every stage that is not finished yet and return the whole result.
+def grow(config: GrowConfig, *, say: Callable[[str], None]) -> Grown | None:
+    """Run every stage that is not finished yet; the main process returns the whole result.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def _teach(config: GrowConfig, scale: Scale, precision: str, stages: Stages) -> 
     )
 
 
-def _grow(config: GrowConfig, stages: Stages, taught: Taught) -> Grown:
+def _grow(config: GrowConfig, stages: Stages, taught: Taught) -> Grown | None:
     seed, accelerator, lineage = config.seed, stages.accelerator, taught.lineage
     evolution = stages.alone(
         "features",
@@ -198,6 +198,8 @@ def _grow(config: GrowConfig, stages: Stages, taught: Taught) -> Grown:
     deliberation = stages.alone(
         "deliberate", Deliberation, lambda folder, progress: deliberate(lineage=lineage, seed=seed)
     )
+    if not accelerator.is_main_process:
+        return None
     grown = Grown(
         schema=SCHEMA,
         config=taught.config,
@@ -213,8 +215,7 @@ def _grow(config: GrowConfig, stages: Stages, taught: Taught) -> Grown:
         seconds=stages.seconds(),
         peak_memory=peak_memory(),
     )
-    if accelerator.is_main_process:
-        _write(config.out, grown, stages.folder("pretrain"))
+    _write(config.out, grown, stages.folder("pretrain"))
     return grown
 
 

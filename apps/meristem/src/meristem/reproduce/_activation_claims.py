@@ -85,7 +85,8 @@ def rebuilding(jumprelu: Sequence[Trained], batchtopk: Sequence[Trained]) -> Cla
         verdict=judge([True if gap >= -1 else None if gap >= -3 else False for gap in gaps])
         if alike
         else "not testable here",
-        note=f"open features a token and snapshot: {shown[0]} and {shown[1]}",
+        note=f"open features a token and snapshot: {shown[0]} and {shown[1]}"
+        + ("" if alike else "; not judged: they differ by more"),
         source=ASKED,
     )
 

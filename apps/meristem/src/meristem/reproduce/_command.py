@@ -29,7 +29,7 @@ class ReproduceConfig:
     """Name the papers and how far each is."""
 
     quick: bool = False
-    """End within about two minutes on 2 cores: fewer, smaller runs."""
+    """End within two or three minutes on 2 cores: fewer, smaller runs."""
 
     json: bool = False
     """Print JSON instead of a table."""

@@ -17,6 +17,7 @@ Rules, written before the runs; a seed is one draw of data (in the full run also
   variation for every other divergence; intervals below 0, or partly where only the means are
 - joint: likelihood plus weighted DPO in one stage, on equal tokens, is below the two stages, both
   at the rates chosen on the other seeds; intervals below 0 for every weight, or partly for some
+- entropy: in `_entropy_collapse`
 """
 
 import time
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from meristem._rows import Row, Verdict
+from meristem.reproduce._entropy_collapse import entropy_row
 from meristem.reproduce._implicit_reward_bandits import solve_bandits
 from meristem.reproduce._implicit_reward_cells import (
     DRAWN,
@@ -60,12 +62,15 @@ def reproduce(out: Path, quick: bool, seed: int) -> list[Row]:
             names = [*NAMES[quick], *ANSWERS[quick], *WEIGHTS[quick]]
             cells = run_cells(folder, names, seeds, 1 if quick else len(seeds), progress)
         seconds = time.perf_counter() - start
+        with progress_bar("policies") as progress:
+            policies = entropy_row(folder, quick, seed, progress)
         claims = (_rate, _divergences, _values, _trust_region)
         return [
             exact,
             *(claim(cells, seeds, NAMES[quick], seed, seconds) for claim in claims),
             _drawn(cells, seeds, ANSWERS[quick], seed, seconds),
             _joint(cells, seeds, WEIGHTS[quick], seed, seconds),
+            policies,
         ]
 
 

@@ -8,6 +8,7 @@ A package's `tests/conftest.py` is one import::
 from meristem_core.testing._asserts import assert_close, assert_commutes
 from meristem_core.testing._browser import open_page
 from meristem_core.testing._fixtures import data_dir, xp
+from meristem_core.testing._processes import gloo_threads
 from meristem_core.testing._profiles import pytest_configure
 from meristem_core.testing._resume import KilledRun, kill_and_resume
 from meristem_core.testing._strategies import (
@@ -34,6 +35,7 @@ __all__ = [
     "finite_floats",
     "finite_vectors",
     "generators",
+    "gloo_threads",
     "kill_and_resume",
     "logits",
     "masks",

@@ -6,6 +6,7 @@ from meristem_core.torch._divergences import (
     ngram_divergences,
     ngram_tables,
 )
+from meristem_core.torch._processes import end_process_group
 from meristem_core.torch._scoring import ScoredBlock, score_rows
 from meristem_core.torch._state import load_state, save_state
 
@@ -13,6 +14,7 @@ __all__ = [
     "NGramDivergences",
     "NGramTables",
     "ScoredBlock",
+    "end_process_group",
     "load_state",
     "ngram_divergences",
     "ngram_tables",
