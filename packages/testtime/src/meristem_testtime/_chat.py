@@ -24,7 +24,7 @@ from meristem_testtime._engine import (
     UnsupportedError,
     Watch,
 )
-from meristem_testtime._server import SEEDS, Server, choices_of, part
+from meristem_testtime._server import SEEDS, Server, choices_in, choices_of, part
 
 TEXT_PIECE = 8  # bytes of a prompt's pieces
 LONGEST_PIECE = 1000  # bytes; a piece is a number of fewer than 4300 digits, as JSON readers allow
@@ -141,7 +141,7 @@ def _spoken(events: Sequence[dict[str, Any]], *, halted: bool) -> dict[str, Any]
     A server counts tokens in its last event; where that is missing, the pieces of an aborted sample
     are counted.
     """
-    choices = [choice for event in events for choice in event.get("choices") or []]
+    choices = choices_in(events)
     deltas = [part(choice, "delta") for choice in choices]
     thoughts = [each.get("reasoning") or each.get("reasoning_content") or "" for each in deltas]
     words = [each.get("content") or "" for each in deltas]

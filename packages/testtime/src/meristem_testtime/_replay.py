@@ -48,7 +48,8 @@ class ReplayEngine:
         self._scores: dict[str, tuple[float, ...]] = {}
         for record in self._journal:
             if "scores" in record:
-                self._scores |= zip(record["keys"], map(tuple, record["scores"]), strict=True)
+                scores: list[tuple[float, ...]] = [tuple(each) for each in record["scores"]]
+                self._scores |= zip(record["keys"], scores, strict=True)
             else:
                 groups = ([_completion(each) for each in group] for group in record["samples"])
                 self._known |= zip(record["keys"], groups, strict=True)

@@ -1,5 +1,6 @@
 """What engines over a server share: connections, watches, and the shape of an answer."""
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -56,3 +57,11 @@ def choices_of(answer: dict[str, Any], n: int, identity: str) -> list[dict[str, 
 def part(record: dict[str, Any], name: str) -> dict[str, Any]:
     """Return an object inside of a JSON object, an empty one if it is absent or null."""
     return record.get(name) or {}
+
+
+def choices_in(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the choices of the events of a stream, in order."""
+    found: list[dict[str, Any]] = []
+    for event in events:
+        found += event.get("choices") or []
+    return found

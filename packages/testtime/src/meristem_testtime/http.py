@@ -8,7 +8,7 @@
 
 import asyncio
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -27,7 +27,7 @@ from meristem_testtime._engine import (
     Watch,
 )
 from meristem_testtime._remote import RefusedError
-from meristem_testtime._server import SEEDS, Server, choices_of, part
+from meristem_testtime._server import SEEDS, Server, choices_in, choices_of, part
 
 __all__ = ["ChatEngine", "OpenAIEngine"]
 
@@ -140,7 +140,7 @@ class OpenAIEngine(Server):
         return self._completion(choice, request, halted=halt.is_set())
 
     @contextmanager
-    def _named(self, capability: str, mend: str) -> Iterator[None]:
+    def _named(self, capability: str, mend: str) -> Generator[None]:
         """Name the capability that a server lacks which does not know what it was asked."""
         try:
             yield
@@ -213,7 +213,7 @@ class OpenAIEngine(Server):
 
 def _joined(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the choice that the events of one streamed completion make."""
-    choices = [choice for event in events for choice in event.get("choices") or []]
+    choices = choices_in(events)
     ids = [each["token_ids"] for each in choices if each.get("token_ids") is not None]
     scores = [part(each, "logprobs").get("token_logprobs") for each in choices]
     chosen = [each for each in scores if each is not None]
