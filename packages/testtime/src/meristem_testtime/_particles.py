@@ -13,8 +13,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from meristem_testtime._batching import BudgetExhausted
 from meristem_testtime._nodes import Node
-from meristem_testtime._task import Algorithm, BudgetExhausted, Task
+from meristem_testtime._task import Algorithm, Task
 
 EDGE = 1e-7  # rewards of exactly 0 or 1 have no odds
 Method = Literal["systematic", "stratified", "multinomial", "residual"]
