@@ -194,7 +194,7 @@ def test_a_watch_aborts_the_samples_that_run(engine):
     """
     for seed in (50, 150, 250, 350, 450):
         several = [
-            request(engine, seed=s, n=24, max_tokens=56, temperature=8.0) for s in (seed, seed + 40)
+            request(engine, seed=s, n=24, max_tokens=56, temperature=2.0) for s in (seed, seed + 40)
         ]
         whole = ask(engine, *several)
         (cut, beside) = asyncio.run(engine.generate(several, {0: lambda place, sample: True}))
@@ -211,7 +211,7 @@ def test_a_watch_aborts_the_samples_that_run(engine):
 
 
 def test_a_stop_rule_saves_tokens_and_books_what_was_spent(engine, tmp_path):
-    options = {"step": tt.Step(max_tokens=56, max_steps=1), "temperature": 8.0}
+    options = {"step": tt.Step(max_tokens=56, max_steps=1), "temperature": 2.0}
     questions = {"q": "3+4="}
     once = tt.adaptive(lambda counts, remaining: sum(counts) >= 1, 24, lambda text: "", batch=24)
     for seed in range(5):
@@ -247,7 +247,7 @@ def test_what_a_server_computed_is_what_was_booked(vllm_serve):
     unbooked = []
     for seed in (50, 150, 250, 350, 450):
         before = count("vllm:generation_tokens_total")
-        asked = request(vllm_serve, seed=seed, n=24, max_tokens=56, temperature=8.0)
+        asked = request(vllm_serve, seed=seed, n=24, max_tokens=56, temperature=2.0)
         (cut,) = asyncio.run(vllm_serve.generate([asked], {0: lambda place, sample: True}))
         limit = time.monotonic() + 20
         while count("vllm:num_requests_running") and time.monotonic() < limit:
