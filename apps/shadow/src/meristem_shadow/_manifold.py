@@ -106,7 +106,7 @@ def run(config: ManifoldConfig) -> int:
         curves, branches = _branches(config, local)
         finding = _finding(config, system, base, local, reach, branches)
         arrays = {f"branch_{side}": curve.points for side, curve in curves.items()}
-        np.savez(config.out / "manifold.npz", **arrays)
+        np.savez(config.out / "manifold.npz", **arrays)  # pyright: ignore[reportArgumentType]
         write(config, {"schema": SCHEMA, **finite(asdict(finding))}, _page(finding, local, curves))
     tell(config, sentence(finding))
     return 0 if finding.complete and (finding.proved or not config.certify) else 1

@@ -11,6 +11,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -155,7 +156,8 @@ def optimiser_of(
 def _keep_type(model: nn.Module) -> None:
     """Put torch's RMSNorm in the place of the model's own."""
     for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
+        children: list[tuple[str, Any]] = list(parent.named_children())
+        for name, child in children:
             if type(child).__name__.endswith("RMSNorm"):
                 norm = nn.RMSNorm(child.weight.shape, eps=child.variance_epsilon)
                 norm.weight = child.weight

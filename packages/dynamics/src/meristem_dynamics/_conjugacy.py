@@ -21,8 +21,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
+from meristem_dynamics._fixed_points import fixed_point
 from meristem_dynamics._forms import at_slope, check_degenerate_saddle, normal_form
-from meristem_dynamics._invariant import fixed_point
 from meristem_dynamics._lie import Jumps, jumps
 from meristem_dynamics._systems import Map, components, jacobians
 

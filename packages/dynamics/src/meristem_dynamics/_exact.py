@@ -1,11 +1,10 @@
 """Fractions that take a float for the number that it is; Fraction(1, 3) * 0.1 is rounded."""
 
-from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
 
-def _lifted(name: str) -> Callable[[Any, Any], Any]:
+def _lifted(name: str) -> Any:
     operation = getattr(Fraction, name)
 
     def method(self: Any, other: Any) -> Any:

@@ -24,7 +24,7 @@ from meristem_dynamics._splitting import apply, backward_scan, frames_along, sca
 from meristem_dynamics._systems import Map, iterate, jacobians
 from meristem_dynamics._widths import GROW, SLACK, STEP, UNDERFLOW, settle
 
-Progress = Callable[[int, int | None, Mapping[str, float]], None]
+Progress = Callable[[int, int, Mapping[str, float]], None]
 BORDER = "border-{:06d}.npz"
 BLOCK = "block-{:06d}.npz"
 

@@ -258,8 +258,9 @@ def _restored(name: str, value: Any) -> Any:
         case "history":
             return tuple(map(float, value))
         case "latent":
+            numbers = ("mean", "sd", "mean_se", "sd_se")
             return tuple(
-                LatentGroup(**{k: v if k == "label" else float(v) for k, v in group.items()})
+                LatentGroup(label=group["label"], **{name: float(group[name]) for name in numbers})
                 for group in value
             )
         case "max_score":

@@ -103,9 +103,8 @@ def _steps(
 
 def _used(marginal: Marginal) -> np.ndarray:
     plan = marginal.plan
-    if plan.map.matrix is not None:
-        return plan.map.matrix.any(axis=1).reshape(-1, plan.width).any(axis=0)
-    return plan.map.free.reshape(-1, plan.width).any(axis=0)
+    whole = plan.map.free if plan.map.matrix is None else plan.map.matrix.any(axis=1)
+    return np.asarray(whole.reshape(-1, plan.width).any(axis=0))
 
 
 def _squares(marginal: Marginal, psi: Vector, *, power: int) -> Float[np.ndarray, "P P"]:
@@ -147,6 +146,6 @@ def _work(marginal: Marginal) -> float:
         if isinstance(data, Patterns):
             total += 2 * data.rows.size * marginal.n_nodes * marginal.plan.categories
         else:
-            cells = sum(float(m.nnz if hasattr(m, "nnz") else m.size) for m in data.masks)
+            cells = sum(float(getattr(m, "nnz", m.size)) for m in data.masks)
             total += 2 * (cells + len(data.raw)) * marginal.n_nodes
     return total

@@ -5,7 +5,7 @@ style.
 """
 
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -22,13 +22,13 @@ from meristem_rasch._persons import PersonScores
 
 __all__ = ["alignment_plot", "dif_plot", "facet_ruler", "fit_map", "item_curves", "wright_map"]
 
-Axes = Any  # matplotlib.axes.Axes, which a plain install lacks
+Axes: TypeAlias = Any  # matplotlib.axes.Axes, which a plain install lacks
 NAMED = 40  # labels that can be read beside each other
 BINS = 30
 MARKS = {"A": "o", "B": "s", "C": "D", "-": "x"}  # by class of bias
 
 
-def wright_map(cal: Calibration, scores: PersonScores, *, ax: Axes | None = None) -> Axes:
+def wright_map(cal: Calibration, scores: PersonScores, *, ax: Axes = None) -> Axes:
     """Draw persons (left, a histogram) and thresholds (right) on one scale in logits.
 
     Infinite measures have no place on it: the axis says how many there are.
@@ -62,7 +62,7 @@ def wright_map(cal: Calibration, scores: PersonScores, *, ax: Axes | None = None
     return ax
 
 
-def item_curves(cal: Calibration, item: str, *, ax: Axes | None = None) -> Axes:
+def item_curves(cal: Calibration, item: str, *, ax: Axes = None) -> Axes:
     """Draw the probability of each category of an item against ability.
 
     Raises
@@ -92,7 +92,7 @@ def fit_map(
     measure: Float[np.ndarray, " n"],
     *,
     kind: Literal["infit", "outfit"] = "outfit",
-    ax: Axes | None = None,
+    ax: Axes = None,
 ) -> Axes:
     """Draw mean squares against measures; those beyond chance (Holm, 5 %) are named.
 
@@ -126,7 +126,7 @@ def fit_map(
     return ax
 
 
-def alignment_plot(alignment: Alignment, *, ax: Axes | None = None) -> Axes:
+def alignment_plot(alignment: Alignment, *, ax: Axes = None) -> Axes:
     """Draw the ladder: R^2 of each rung with its 95 % interval, and R^2 on items left out."""
     ax = _axes(ax)
     rungs = alignment.rungs[::-1]
@@ -145,7 +145,7 @@ def alignment_plot(alignment: Alignment, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def facet_ruler(cal: FacetCalibration, *, ax: Axes | None = None) -> Axes:
+def facet_ruler(cal: FacetCalibration, *, ax: Axes = None) -> Axes:
     """Draw all facets beside each other on one ruler in logits.
 
     Persons rise with ability, levels of all other facets with difficulty or severity; a facet of
@@ -168,7 +168,7 @@ def facet_ruler(cal: FacetCalibration, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def dif_plot(table: DifTable, *, ax: Axes | None = None) -> Axes:
+def dif_plot(table: DifTable, *, ax: Axes = None) -> Axes:
     """Draw each item's effect with its 95 % interval; the mark tells the class (A, B, C).
 
     An item that could not be tested is left out and named below.
@@ -191,7 +191,7 @@ def dif_plot(table: DifTable, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def _axes(given: Axes | None) -> Axes:
+def _axes(given: Axes) -> Axes:
     if given is not None:
         return given
     try:

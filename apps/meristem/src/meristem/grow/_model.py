@@ -35,7 +35,7 @@ def build_model(scale: Scale, *, seed: int, end: int) -> PreTrainedModel:
         use_cache=False,
         bos_token_id=end,
         eos_token_id=end,
-        attn_implementation=attention(scale.context),
+        attn_implementation=attention(scale.context),  # pyright: ignore[reportCallIssue]
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -117,7 +117,7 @@ def measure_phases(
                 **_curves(measured, name),
                 **_measure_ngrams(rows[name], ngrams, folder / f"{name}.ngrams.npy"),
                 tokens=rows[name][:, 1:].numel(),
-                prompt=tokenizer.decode(prompts[name]),
+                prompt=str(tokenizer.decode(prompts[name])),
                 samples=[each["samples"][name] for each in measured],
             )
             for name in names
@@ -128,7 +128,7 @@ def measure_phases(
     )
 
 
-def _curves(measured: Sequence[dict[str, Any]], domain: str) -> dict[str, list[float]]:
+def _curves(measured: Sequence[dict[str, Any]], domain: str) -> dict[str, Any]:
     return {
         key: [each["curves"][domain][key] for each in measured] for key in ("loss", *DIVERGENCES)
     }
@@ -193,9 +193,7 @@ def _measure(
     return {"loss": float(loss.mean(dtype=np.float64)), **means}
 
 
-def _measure_ngrams(
-    rows: Int[Tensor, "rows width"], ngrams: NGrams, path: Path
-) -> dict[str, float]:
+def _measure_ngrams(rows: Int[Tensor, "rows width"], ngrams: NGrams, path: Path) -> dict[str, Any]:
     previous, target = rows[:, :-1].flatten().numpy(), rows[:, 1:].flatten().numpy()
     unigram = -np.log(ngrams.unigram[target])
     bigram = -ngrams.bigram_logprobs(previous, target)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -86,7 +87,8 @@ def pretrain(
             f"{world} processes cannot share a batch of {scale.batch} rows evenly; "
             f"use a number of processes that divides it"
         )
-    model = build_model(scale, seed=seed, end=tokenizer.eos_token_id)
+    end: Any = tokenizer.eos_token_id
+    model = build_model(scale, seed=seed, end=end)
     optimizer = make_optimizer(model, scale)
     start, clock = _restore(folder / "checkpoints", model, optimizer)
     model, optimizer = accelerator.prepare(model, optimizer)
@@ -120,7 +122,8 @@ def pretrain(
                 rows = torch.from_numpy(batches.at(step)[accelerator.process_index :: world])
                 loss = train_step(model, optimizer, rows, rate, scale.micro_batch, accelerator)
                 if (step + 1) % log_every == 0 or step + 1 == steps:
-                    value = _finite(accelerator.reduce(loss, "mean").item(), step)
+                    mean: Any = accelerator.reduce(loss, "mean")
+                    value = _finite(mean.item(), step)
                     metrics = {"loss": value, "learning_rate": rate}
                     if journal is not None:
                         journal.append({"step": step + 1, **metrics}, sync=False)

@@ -223,7 +223,7 @@ def _improve(
         torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        entropies.append(float(stats.entropy.detach().mean()))
+        entropies.append(float(torch.as_tensor(stats.entropy).detach().mean()))
         control.update(entropies[-1])
     return float(np.mean(entropies))
 
@@ -235,6 +235,6 @@ def _state(policy: Any, seed: int) -> dict[str, float]:
     ids, _ = _sampled(policy, digits, generator)
     best = torch.cat([_prompts(digits), _right(digits)], 1)
     with torch.no_grad():
-        entropy = _scored(policy, ids).entropy
+        entropy = torch.as_tensor(_scored(policy, ids).entropy)
         right = _scored(policy, best).logprobs.sum(1).exp()
     return {"entropy": entropy.mean().item(), "right": right.mean().item()}
