@@ -1,7 +1,7 @@
 """From the word after --engine to an engine, and from a question to its prompt."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ FORMS = "hf:PATH, vllm:PATH or openai:URL"
 
 
 @contextmanager
-def open_engine(config: DeliberateConfig) -> Iterator[Engine]:
+def open_engine(config: DeliberateConfig) -> Generator[Engine, None, None]:
     """Open the engine that `config` names.
 
     Raises

@@ -17,6 +17,7 @@ from meristem_rasch import (
     FitTable,
     Fractional,
     Responses,
+    benjamini_hochberg,
     drop_extreme,
     item_fit,
     person_fit,
@@ -151,7 +152,7 @@ def _fractional(evidence: Evidence, choice: Choice, seed: int) -> Scale:
         outfit = np.where(seen, square / spread, 0.0).sum(axis=axis) / seen.sum(axis=axis)
         n = seen.sum(axis=axis)  # sum of squares / phi, about chi-squared
         p = 2 * np.minimum(chi2.sf(outfit * n, n), chi2.cdf(outfit * n, n))
-        return Fit(infit=infit, outfit=outfit, p=adjusted(np.minimum(p, 1.0)))
+        return Fit(infit=infit, outfit=outfit, p=benjamini_hochberg(np.minimum(p, 1.0)))
 
     variance = float(np.var(fit.ability, ddof=1))
     return _scale(
@@ -282,7 +283,7 @@ def _surely_negative(
 ) -> Bool[np.ndarray, " I"]:
     """Return where a correlation of n systems is negative beyond chance, by Fisher's z."""
     z = np.arctanh(np.clip(r, -1 + 1e-12, 1 - 1e-12)) * np.sqrt(np.maximum(n - 3, 0))
-    return np.nan_to_num(adjusted(np.asarray(norm.cdf(z), dtype=float)), nan=1.0) < 0.05
+    return np.nan_to_num(benjamini_hochberg(np.asarray(norm.cdf(z), dtype=float)), nan=1.0) < 0.05
 
 
 def _placed(x: Float[np.ndarray, " k"], place: np.ndarray, n: int) -> Float[np.ndarray, " n"]:
@@ -295,18 +296,8 @@ def _fit(table: FitTable, place: np.ndarray, n: int) -> Fit:
     return Fit(
         infit=_placed(table.infit, place, n),
         outfit=_placed(table.outfit, place, n),
-        p=_placed(adjusted(table.outfit_p), place, n),
+        p=_placed(benjamini_hochberg(table.outfit_p), place, n),
     )
-
-
-def adjusted(p: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """Return p-values adjusted by Benjamini and Hochberg 1995; NaN stays NaN."""
-    out = np.full(len(p), np.nan)
-    known = np.flatnonzero(~np.isnan(p))
-    order = known[np.argsort(p[known])]
-    steps = p[order] * len(order) / np.arange(1, len(order) + 1)
-    out[order] = np.minimum(np.minimum.accumulate(steps[::-1])[::-1], 1.0)
-    return out
 
 
 def _ranks(ability: Float[np.ndarray, " V"], se: Float[np.ndarray, " V"]) -> Int[np.ndarray, "V 2"]:

@@ -62,8 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         case [word] if word in COMMANDS:
             command: Callable[[list[str]], int] = import_module(COMMANDS[word][0]).main
             return run_command(command, words[1:], name="meristem")
-        case [word]:
-            print(f"meristem: no command {word}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        case _:
+            print(
+                f"meristem: no command {words[0]}; there are {', '.join(COMMANDS)}", file=sys.stderr
+            )
     return 2
 
 

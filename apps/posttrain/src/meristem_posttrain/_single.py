@@ -4,7 +4,7 @@ A stage that the main process of many makes alone must not wait for the others i
 an Accelerator of accelerate cannot be told that it is alone.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 
 import torch
@@ -20,12 +20,12 @@ class SingleProcess:
         self.device = device
 
     @contextmanager
-    def no_sync(self, model: nn.Module) -> Iterator[None]:
+    def no_sync(self, model: nn.Module) -> Generator[None, None, None]:
         """There is nothing to synchronise."""
         yield
 
     @contextmanager
-    def autocast(self) -> Iterator[None]:
+    def autocast(self) -> Generator[None, None, None]:
         """Nothing is cast."""
         yield
 

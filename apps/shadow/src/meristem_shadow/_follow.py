@@ -6,6 +6,9 @@
 - every trial is a trajectory of f itself, so the distances are measured, not extrapolated
 """
 
+# capitals are matrices
+# pyright: reportConstantRedefinition=false
+
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -81,7 +81,7 @@ class BlockAdam:
 
     def _update(self, name: str, rows: slice, grad: Tensor, rate: float) -> None:
         count = torch.tensor(float(self.steps), device=grad.device)
-        torch._fused_adam_(  # pyright: ignore[reportPrivateImportUsage] what Adam(fused=True) runs
+        torch._fused_adam_(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage] what Adam(fused=True) runs
             [self.parameters[name][rows]], [grad], [self.first[name][rows]],
             [self.second[name][rows]], [], [count], lr=rate, beta1=BETAS[0], beta2=BETAS[1],
             weight_decay=0.0, eps=EPSILON, amsgrad=False, maximize=False,

@@ -7,6 +7,9 @@
 Shape letters: F features, S snapshots, D width.
 """
 
+# capitals are matrices
+# pyright: reportConstantRedefinition=false
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 

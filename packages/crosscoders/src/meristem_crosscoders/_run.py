@@ -171,7 +171,7 @@ class Run:
 
     def _settings(self) -> dict[str, Any]:
         identity = getattr(self.batches, "identity", None)
-        both = {
+        both: dict[str, Any] = {
             "crosscoder": asdict(self.crosscoder.config),
             "training": asdict(self.config),
             "batches": {"identity": identity() if callable(identity) else None},

@@ -1,6 +1,6 @@
 """The policy as it was at the start of an outer batch: the old policy of `psft_loss`."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
@@ -28,7 +28,7 @@ class Snapshot:
             self._taken = step
 
     @contextmanager
-    def inside(self, model: nn.Module) -> Iterator[nn.Module]:
+    def inside(self, model: nn.Module) -> Generator[nn.Module, None, None]:
         """Give the model with the parameters of the snapshot, evaluating, without gradients."""
         training = model.training
         with torch.no_grad():

@@ -5,6 +5,9 @@
   hook on the decoder, so that DDP, FSDP, adapters and autocast see a normal forward pass
 """
 
+# the trainers carry no types
+# pyright: reportUntypedBaseClass=false
+
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -3,6 +3,9 @@
 `meristem_losses.hf.with_sft_loss` serves its SFTTrainer. Metrics have TRL's names.
 """
 
+# the trainers carry no types
+# pyright: reportUntypedBaseClass=false
+
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace

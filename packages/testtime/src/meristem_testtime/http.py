@@ -140,7 +140,7 @@ class OpenAIEngine(Server):
         return self._completion(choice, request, halted=halt.is_set())
 
     @contextmanager
-    def _named(self, capability: str, mend: str) -> Generator[None]:
+    def _named(self, capability: str, mend: str) -> Generator[None, None, None]:
         """Name the capability that a server lacks which does not know what it was asked."""
         try:
             yield

@@ -1,6 +1,7 @@
 """The decoder that is grown: a Qwen3-style transformer of the transformers library."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
@@ -60,4 +61,5 @@ def native_bfloat16() -> bool:
     """Tell whether this machine multiplies bfloat16 matrices faster than float32 ones."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    cpu: Any = torch.cpu  # has no public question of this kind
+    return cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported()

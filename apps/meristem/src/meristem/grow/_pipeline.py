@@ -2,7 +2,7 @@
 
 import resource
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
@@ -115,7 +115,7 @@ def teach(config: GrowConfig, *, say: Callable[[str], None], scale: Scale | None
 @contextmanager
 def _opened(
     config: GrowConfig, scale: Scale, precision: str, say: Callable[[str], None]
-) -> Iterator[Stages]:
+) -> Generator[Stages, None, None]:
     """Hold the run folder and run its stages."""
     transformers.utils.logging.disable_progress_bar()
     accelerator = Accelerator(

@@ -11,7 +11,7 @@
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +56,7 @@ class Clock:
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
-    def measure(self, activity: str) -> Iterator[None]:
+    def measure(self, activity: str) -> Generator[None, None, None]:
         """Add the time spent inside to an activity."""
         start = time.perf_counter()
         yield

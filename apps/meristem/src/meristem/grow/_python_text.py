@@ -67,6 +67,8 @@ def _docstring_nodes(tree: ast.Module) -> Iterator[ast.Constant]:
         match node.body[:1]:
             case [ast.Expr(value=ast.Constant(value=str()) as string)]:
                 yield string
+            case _:
+                pass
 
 
 def _clean(string: ast.Constant) -> str:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 
 from tqdm import tqdm
@@ -14,7 +14,7 @@ Progress = Callable[[int, int, Mapping[str, float]], None]  # done, total, what 
 
 
 @contextmanager
-def progress_bar(label: str) -> Iterator[Progress]:
+def progress_bar(label: str) -> Generator[Progress, None, None]:
     """Show a job's progress with the time left, under a label."""
     if sys.stderr.isatty():
         with tqdm(desc=label, file=sys.stderr, dynamic_ncols=True, leave=False) as bar:

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +35,7 @@ def open_page() -> OpenPage:
     @contextmanager
     def opened(
         path: Path, *, width: int = 1280, height: int = 900, dark: bool = False
-    ) -> "Iterator[Page]":
+    ) -> "Generator[Page, None, None]":
         with sync_playwright() as playwright:
             chromium = playwright.chromium.launch(executable_path=program, args=list(QUIET))
             page = chromium.new_page(

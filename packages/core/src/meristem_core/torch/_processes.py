@@ -10,7 +10,7 @@ import gc
 from torch import distributed
 
 if distributed.is_available():
-    import torch.distributed.nn.functional  # noqa: F401
+    import torch.distributed.nn.functional  # noqa: F401 # pyright: ignore[reportUnusedImport]
 
 
 def end_process_group() -> None:
