@@ -43,6 +43,9 @@ DEAD = 3  # the kind of features that hardly ever fire
 TRIGGER_CONTEXTS = 3  # of a feature, whose tokens are put among random ones
 L1 = 0.2  # weight of ReLU's penalty: opens about as many features as JumpReLU at the tiny scale
 
+# tiny: twice the steps of `meristem grow`, as it learns induction between steps 1,000 and 1,500
+GROWN = {"micro": SCALES["micro"], "tiny": replace(SCALES["tiny"], steps=1600)}
+
 # micro: what `meristem grow` trains; tiny: the paper's activation and sparsity, and more tokens
 CROSSCODERS = {
     "micro": SCALES["micro"].evolution,
@@ -70,7 +73,7 @@ def teach_model(
     out: Path, scale: ScaleName, seed: int, say: Say, *, warmup: int | None = None
 ) -> Taught:
     """Return the model whose snapshots are studied, if asked for with another warm-up."""
-    sizes = SCALES[scale] if warmup is None else replace(SCALES[scale], warmup=warmup)
+    sizes = GROWN[scale] if warmup is None else replace(GROWN[scale], warmup=warmup)
     name = f"grow-{scale}-{seed}" if warmup is None else f"grow-{scale}-{seed}-warmup-{warmup}"
     return teach(GrowConfig(scale=scale, out=out / name, seed=seed), say=say, scale=sizes)
 
