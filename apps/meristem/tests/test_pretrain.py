@@ -131,6 +131,7 @@ def test_a_damaged_checkpoint_is_named_and_kept(tmp_path, tokenizer):
     assert damaged.read_bytes() == data
 
 
+@pytest.mark.slow
 def test_a_batch_that_processes_cannot_share_is_refused(tmp_path, corpus):
     words = ["grow", "--scale", "micro", "--corpus", corpus, "--out", tmp_path / "run"]
     done = torchrun(3, *words, "--steps", 1, "--precision", "fp32")

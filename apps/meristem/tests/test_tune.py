@@ -1,23 +1,13 @@
 """The stage that tunes a grown model: what it shows, and that finished ways are not repeated."""
 
 import json
-
-import pytest
+import shutil
 
 from meristem.grow._config import SCALES
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory, corpus, meristem):
-    out = tmp_path_factory.mktemp("tuned") / "grow"
-    words = ("grow", "--scale", "micro", "--steps", 5, "--corpus", corpus, "--out", out)
-    done = meristem(*words)
-    assert done.returncode in (0, 1), done.stderr
-    return out, lambda: meristem(*words)
-
-
-def test_every_rate_and_divergence_is_compared(run):
-    out, _ = run
+def test_every_rate_and_divergence_is_compared(grown):
+    out, *_ = grown
     plan = SCALES["micro"].tuning
     tuning = json.loads((out / "result.json").read_text())["tuning"]
     assert len(tuning["cells"]) == len(plan.rates) * plan.divergences
@@ -29,12 +19,13 @@ def test_every_rate_and_divergence_is_compared(run):
     assert "Fine-tuning and preferences" in (out / "report.html").read_text()
 
 
-def test_finished_ways_are_not_repeated(run):
-    out, again = run
+def test_finished_ways_are_not_repeated(grown, tmp_path, command):
+    whole, words, _ = grown
+    out = shutil.copytree(whole, tmp_path / "run")
     journal = out / "tuning" / "cells.jsonl"
     before = journal.read_bytes()
     (out / "tuning" / "stage.json").unlink()
     lines = before.splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[:-1]))
-    assert again().returncode in (0, 1)
+    assert command(*words, "--out", out).returncode in (0, 1)
     assert journal.read_bytes() == before, "the missing way was done again, to the same bits"

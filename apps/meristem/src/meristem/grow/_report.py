@@ -1,6 +1,6 @@
 """The report of a grown model: what it learned, when, and what that cost."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from meristem._rows import Row, measured_text
@@ -35,7 +35,7 @@ KINDS = {
 HOLDS = {"reproduced": True, "refuted": False, "partly": None, "not testable here": None}
 
 
-def render_report(grown: Any, training: Sequence[dict[str, float]]) -> str:
+def render_report(grown: Any, training: Sequence[Mapping[str, float | int]]) -> str:
     """Return the report as one HTML file.
 
     Parameters
@@ -118,7 +118,7 @@ def _checks(rows: Sequence[Row]) -> Checks:
     )
 
 
-def _loss(grown: Any, training: Sequence[dict[str, float]]) -> list[Text | LineChart]:
+def _loss(grown: Any, training: Sequence[Mapping[str, float | int]]) -> list[Text | LineChart]:
     curve = Series(
         name="training loss",
         x=[record["step"] for record in training],
