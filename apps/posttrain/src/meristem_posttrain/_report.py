@@ -49,9 +49,8 @@ def render_report(
     return render(
         Page(
             title=f"{KINDS[config['stage']]} by {config['loss']}",
-            subtitle=f"{result.parameters / 1e6:.2f} M parameters, {result.steps:,} steps of "
-            f"{config['batch']}, {result.examples:,} examples, {result.held_out:,} held out, "
-            f"seed {config['seed']}",
+            subtitle=f"{_trained(result)}, {result.steps:,} steps of {config['batch']}, "
+            f"{result.examples:,} examples, {result.held_out:,} held out, seed {config['seed']}",
             sections=[
                 Section(title="In short", blocks=[_tiles(result, cost)]),
                 Section(title="Loss", blocks=_loss(result, training)),
@@ -62,6 +61,16 @@ def render_report(
                 Section(title="Settings", blocks=[_settings(config)]),
             ],
         )
+    )
+
+
+def _trained(result: Any) -> str:
+    if result.adapter is None:
+        return f"all {result.parameters:,} parameters"
+    layers = sum(result.adapter["layers"].values())
+    return (
+        f"{result.trained_parameters:,} of {result.parameters:,} parameters (LoRA of rank "
+        f"{result.adapter['rank']} on {layers:,} linear layers)"
     )
 
 
