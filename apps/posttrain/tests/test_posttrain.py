@@ -59,7 +59,8 @@ def tuned(model_dir, data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     sft = words("sft", model_dir, data, folder / "sft", "--steps", "24", "--evaluations", "4")
     assert main(sft) == 0
-    dpo = words("dpo", folder / "sft" / "model", data, folder / "dpo", "--steps", "12")
+    more = ("--steps", "12", "--evaluations", "3")
+    dpo = words("dpo", folder / "sft" / "model", data, folder / "dpo", *more)
     assert main(dpo) == 0
     return folder
 
@@ -285,7 +286,8 @@ def test_the_loss_does_not_depend_on_micro_batches(stage, loss, still, data, tmp
     losses = []
     for size in ("1", "8"):
         out = tmp_path / size
-        command = words(stage, still, data, out, *loss, "--steps", "3", "--evaluations", "1")
+        more = ("--steps", "3", "--evaluations", "1", "--sample-prompts", "0")
+        command = words(stage, still, data, out, *loss, *more)
         command[command.index("--micro-batch") + 1] = size
         assert main(command) == 0
         losses.append(training_losses(out))
