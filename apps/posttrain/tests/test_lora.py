@@ -89,6 +89,7 @@ def test_result_and_report_say_what_was_trained(stage, tuned, base_dir):
     report = (tuned / stage / "report.html").read_text()
     assert f"{found['trained_parameters']:,} of {found['parameters']:,} parameters" in report
     assert "14 linear layers" in report
+    assert "lora_rank" in report
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")  # peft 0.21 reads it

@@ -423,6 +423,11 @@ def test_the_report_opens(stage, width, tuned, open_page):
         assert titles[:4] == ["In short", "Loss", "Implicit rewards", "Drift"]
         assert page.evaluate("document.documentElement.scrollWidth") <= width, "it scrolls sideways"
         assert page.locator("svg").count() >= 5
+        text = page.content()
+        assert ("Held-out chosen responses" in text) == (stage == "dpo")
+        assert ("Soft value of prompts" in text) == (stage == "sft")
+        assert "tokens, cut at 6" in text
+        assert "lora_rank" not in text  # no adapter, no shape of one
 
 
 def model_hash(out):
