@@ -59,7 +59,8 @@ def tuned(model_dir, data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     sft = words("sft", model_dir, data, folder / "sft", "--steps", "24", "--evaluations", "4")
     assert main(sft) == 0
-    dpo = words("dpo", folder / "sft" / "model", data, folder / "dpo", "--steps", "12")
+    more = ("--steps", "12", "--evaluations", "3")
+    dpo = words("dpo", folder / "sft" / "model", data, folder / "dpo", *more)
     assert main(dpo) == 0
     return folder
 
@@ -285,7 +286,8 @@ def test_the_loss_does_not_depend_on_micro_batches(stage, loss, still, data, tmp
     losses = []
     for size in ("1", "8"):
         out = tmp_path / size
-        command = words(stage, still, data, out, *loss, "--steps", "3", "--evaluations", "1")
+        more = ("--steps", "3", "--evaluations", "1", "--sample-prompts", "0")
+        command = words(stage, still, data, out, *loss, *more)
         command[command.index("--micro-batch") + 1] = size
         assert main(command) == 0
         losses.append(training_losses(out))
@@ -293,13 +295,15 @@ def test_the_loss_does_not_depend_on_micro_batches(stage, loss, still, data, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["sft", "kto"])
-def test_two_processes_train_as_one(stage, still, data, tmp_path):
+@pytest.mark.parametrize(
+    ("stage", "more"), [("sft", ()), ("kto", ()), ("kto", ("--lora",))], ids=str
+)
+def test_two_processes_train_as_one(stage, more, still, data, tmp_path):
     one, two = tmp_path / "1", tmp_path / "2"
-    assert main(words(stage, still, data, one, "--steps", "4")) == 0
+    assert main(words(stage, still, data, one, "--steps", "4", *more)) == 0
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     script = str(Path(__file__).with_name("two_processes.py"))
-    run([*start, script, *words(stage, still, data, two, "--steps", "4")])
+    run([*start, script, *words(stage, still, data, two, "--steps", "4", *more)])
     assert training_losses(one) == pytest.approx(training_losses(two), rel=1e-4)
     first, second = (
         AutoModelForCausalLM.from_pretrained(out / "model").state_dict() for out in (one, two)
@@ -419,6 +423,11 @@ def test_the_report_opens(stage, width, tuned, open_page):
         assert titles[:4] == ["In short", "Loss", "Implicit rewards", "Drift"]
         assert page.evaluate("document.documentElement.scrollWidth") <= width, "it scrolls sideways"
         assert page.locator("svg").count() >= 5
+        text = page.content()
+        assert ("Held-out chosen responses" in text) == (stage == "dpo")
+        assert ("Soft value of prompts" in text) == (stage == "sft")
+        assert "tokens, cut at 6" in text
+        assert "lora_rank" not in text  # no adapter, no shape of one
 
 
 def model_hash(out):
@@ -426,22 +435,26 @@ def model_hash(out):
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_with_the_same_bits(model_dir, data, tmp_path):
+@pytest.mark.parametrize("adapter", [(), ("--lora",)], ids=["whole", "lora"])
+def test_a_killed_run_ends_with_the_same_bits(adapter, model_dir, data, tmp_path):
     def command(out):
-        more = ("--steps", "150", "--evaluations", "5", "--checkpoint-every", "20")
-        start = [sys.executable, "-m", "meristem_posttrain"]
-        return [*start, *words("dpo", model_dir, data, out, *more)]
+        more = ("--steps", "150", "--evaluations", "5", "--checkpoint-every", "20", *adapter)
+        return words("dpo", model_dir, data, out, *more)
 
-    run(command(tmp_path / "whole"))
+    assert main(command(tmp_path / "whole")) == 0
+    start = [sys.executable, "-m", "meristem_posttrain"]
     out, drawn = tmp_path / "killed", random.Random(0)
     journal = out / "metrics.jsonl"
     for low, high in ((25, 60), (70, 120)):
         quiet, wanted = subprocess.DEVNULL, drawn.randint(low, high)
-        with subprocess.Popen(command(out), stdout=quiet, stderr=quiet) as process:
+        with subprocess.Popen([*start, *command(out)], stdout=quiet, stderr=quiet) as process:
             while not journal.exists() or journal.read_bytes().count(b"\n") < wanted:
                 time.sleep(0.005)
                 assert process.poll() is None, "the run ended before it was killed"
             process.send_signal(signal.SIGKILL)
-    run(command(out))
+    assert main(command(out)) == 0
     assert (out / "result.json").read_bytes() == (tmp_path / "whole" / "result.json").read_bytes()
     assert model_hash(out) == model_hash(tmp_path / "whole")
+    saved = [p / "adapter" / "adapter_model.safetensors" for p in (out, tmp_path / "whole")]
+    assert [p.exists() for p in saved] == 2 * [bool(adapter)]
+    assert not adapter or saved[0].read_bytes() == saved[1].read_bytes()

@@ -1,25 +1,12 @@
-"""Fine-tune and align a causal language model with any loss by name."""
+"""Fine-tune and align a causal language model with any loss by name.
 
-from meristem_posttrain._data import Encoded, Form, Rows, encode, pad, read_records
-from meristem_posttrain._evaluate import evaluate, generated_lengths
-from meristem_posttrain._objective import Given, Objective, find_objective, objective_names
-from meristem_posttrain._single import SingleProcess
-from meristem_posttrain._train import Schedule, fit
+The public names are listed in `__init__.pyi`; each is imported at its first use, so that the
+command can explain itself without torch.
+"""
 
-__all__ = [
-    "Encoded",
-    "Form",
-    "Given",
-    "Objective",
-    "Rows",
-    "Schedule",
-    "SingleProcess",
-    "encode",
-    "evaluate",
-    "find_objective",
-    "fit",
-    "generated_lengths",
-    "objective_names",
-    "pad",
-    "read_records",
-]
+# pyright: basic
+# lazy_loader has no types; those of the names come from the stub
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,6 +1,7 @@
 """What `meristem posttrain` is told."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +10,8 @@ import tyro
 from meristem_core.command import UsageError
 
 RATES = {"sft": 1e-5, "dpo": 1e-6, "kto": 1e-6, "rank": 1e-6}
+LORA_RANK, LORA_ALPHA = 16, 32  # as TRL's; the latter as Schulman et al. too
+LORA_RATE = 10  # times that of all weights (Schulman et al. 2025, "LoRA Without Regret")
 LOSSES = {"sft": "nll", "dpo": "dpo", "kto": "kto", "rank": "plackett_luce"}
 
 
@@ -54,8 +57,18 @@ class PosttrainConfig:
     """Examples or pairs of a forward pass, per process."""
 
     learning_rate: float | None = None
-    """Peak rate; by default 1e-5 for sft, else 1e-6. After a tenth of warm-up, a cosine to a
-    tenth."""
+    """Peak rate; by default 1e-5 for sft, else 1e-6, and ten times that with --lora. After a tenth
+    of warm-up, a cosine to a tenth."""
+
+    lora: bool = False
+    """Train a LoRA adapter on every linear layer but the head, in place of all weights; the run
+    folder then holds it beside the merged model. Needs meristem-posttrain[lora]."""
+
+    lora_rank: int = LORA_RANK
+    """Rank of the adapter."""
+
+    lora_alpha: int = LORA_ALPHA
+    """Its product is scaled by alpha / rank."""
 
     max_length: int = 1024
     """Tokens of prompt and response; longer examples are left out, and counted."""
@@ -79,7 +92,7 @@ class PosttrainConfig:
     """Of the forward pass; weights and sums stay in float32."""
 
     seed: int = 0
-    """Of the split, the order of the data and dropout."""
+    """Of the split, the order of the data, dropout and the adapter."""
 
 
 def check_config(config: PosttrainConfig) -> None:
@@ -90,9 +103,21 @@ def check_config(config: PosttrainConfig) -> None:
             raise UsageError(f"--{name.replace('_', '-')} ({value}) must be at least 1")
     if config.learning_rate is not None and not 0 < config.learning_rate < float("inf"):
         raise UsageError(f"--learning-rate ({config.learning_rate}) must be above 0 and finite")
+    _check_adapter(config)
     if not 0 < config.held_out < 1:
         raise UsageError(f"--held-out ({config.held_out}) must lie between 0 and 1")
     if config.sample_prompts < 0 or config.sample_tokens < 1:
         raise UsageError("--sample-prompts must be at least 0, --sample-tokens at least 1")
     if not config.data.is_file():
         raise UsageError(f"--data {config.data} is no file; give a JSONL file")
+
+
+def _check_adapter(config: PosttrainConfig) -> None:
+    for name, default in (("lora_rank", LORA_RANK), ("lora_alpha", LORA_ALPHA)):
+        value, flag = getattr(config, name), f"--{name.replace('_', '-')}"
+        if value < 1:
+            raise UsageError(f"{flag} ({value}) must be at least 1")
+        if value != default and not config.lora:
+            raise UsageError(f"{flag} ({value}) shapes an adapter; add --lora")
+    if config.lora and find_spec("peft") is None:
+        raise UsageError('--lora needs peft: pip install "meristem-posttrain[lora]"')

@@ -10,7 +10,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from meristem_core import derive_seed, shuffled_indices
 from meristem_core.command import UsageError
+from meristem_posttrain._config import PosttrainConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,15 @@ class Rows:
     attention: Int[Tensor, "B S"]
     response: Bool[Tensor, "B S"]
     values: Float[Tensor, " N"] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """The examples of a run."""
+
+    train: list[Encoded]
+    held_out: list[Encoded]
+    left_out: int  # how many are longer than the limit
 
 
 def read_records(path: Path, form: Form) -> list[dict[str, Any]]:
@@ -100,6 +111,30 @@ def encode(record: dict[str, Any], form: Form, tokenizer: Any) -> Encoded:
         prompt=list(tokens),
         responses=tuple(_response(text, tokenizer) for text in texts),
         value=None if form.value is None else float(record[form.value]),
+    )
+
+
+def read_split(config: PosttrainConfig, form: Form, tokenizer: Any) -> Split:
+    """Return the examples of a run's file, some of them held out.
+
+    Raises
+    ------
+    UsageError
+        A line that `read_records` or `encode` refuses, or fewer than 2 examples that fit.
+    """
+    every = [encode(record, form, tokenizer) for record in read_records(config.data, form)]
+    short = [example for example in every if length(example) <= config.max_length]
+    if len(short) < 2:
+        raise UsageError(
+            f"--data {config.data}: {len(short)} examples of at most {config.max_length} tokens; "
+            "at least 2 are needed, one of them is held out"
+        )
+    order = shuffled_indices(len(short), 0, len(short), seed=derive_seed(config.seed, "split"))
+    count = min(max(1, round(config.held_out * len(short))), len(short) - 1)
+    return Split(
+        train=[short[i] for i in sorted(order[count:])],
+        held_out=[short[i] for i in sorted(order[:count])],
+        left_out=len(every) - len(short),
     )
 
 

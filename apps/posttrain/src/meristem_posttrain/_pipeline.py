@@ -2,10 +2,9 @@
 
 import copy
 import resource
-import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -14,23 +13,30 @@ from typing import Any
 import torch
 import transformers
 from accelerate import Accelerator
+from torch import Tensor
 
 from meristem_core import (
     Journal,
-    derive_seed,
     latest_checkpoint,
     open_run,
     save_checkpoint,
     sha256_of,
-    shuffled_indices,
     write_atomic,
     write_json,
 )
 from meristem_core.command import Progress, UsageError, progress_bar
 from meristem_core.torch import load_state, save_state
-from meristem_posttrain._config import LOSSES, RATES, PosttrainConfig
-from meristem_posttrain._data import Encoded, encode, length, read_records
+from meristem_posttrain._config import LORA_RATE, LOSSES, RATES, PosttrainConfig
+from meristem_posttrain._data import Split, read_split
 from meristem_posttrain._evaluate import evaluate, generated_lengths
+from meristem_posttrain._models import (
+    changing_state,
+    load,
+    optimizer_of,
+    restore_state,
+    save_whole,
+    trained_parameters,
+)
 from meristem_posttrain._objective import Objective, find_objective
 from meristem_posttrain._report import render_report
 from meristem_posttrain._train import Schedule, fit
@@ -45,19 +51,14 @@ class Posttrained:
 
     schema: str
     config: dict[str, Any]
-    parameters: int
+    parameters: int  # of the model
+    trained_parameters: int
+    adapter: dict[str, Any] | None  # rank, alpha, and the layers of each name that have one
     steps: int
     examples: int  # trained on
     held_out: int
     left_out: int  # longer than the limit
     evaluations: list[dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Data:
-    train: list[Encoded]
-    held_out: list[Encoded]
-    left_out: int
 
 
 def posttrain(config: PosttrainConfig, *, say: Callable[[str], None]) -> Posttrained | None:
@@ -78,14 +79,18 @@ def posttrain(config: PosttrainConfig, *, say: Callable[[str], None]) -> Posttra
         cpu=not torch.cuda.is_available(),
         mixed_precision="bf16" if config.precision == "bf16" else "no",
     )
-    model, tokenizer = _load(config.model)
-    data = _read(config, objective, tokenizer)
+    model, tokenizer = load(config.model)
+    if config.lora:
+        from meristem_posttrain._adapter import add_adapter
+
+        model = add_adapter(model, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
+    data = read_split(config, objective.form, tokenizer)
     steps = config.steps or max(1, len(data.train) // config.batch)
     schedule = Schedule(
         steps=steps,
         batch=config.batch,
         micro_batch=config.micro_batch,
-        learning_rate=config.learning_rate or RATES[config.stage],
+        learning_rate=config.learning_rate or _rate(config),
     )
     stored = _stored(config, objective, schedule)
     try:
@@ -116,7 +121,7 @@ class _Run:
         config: PosttrainConfig,
         objective: Objective,
         schedule: Schedule,
-        data: _Data,
+        data: Split,
         accelerator: Accelerator,
         stored: dict[str, Any],
         tokenizer: Any,
@@ -130,11 +135,8 @@ class _Run:
     def finish(self, model: Any) -> Posttrained | None:
         """Train from the last checkpoint, evaluate, save and report; the main process returns."""
         begin = time.perf_counter()
-        reference = copy.deepcopy(model)
-        if self.config.reference is not None:
-            reference = _load(self.config.reference)[0]
-        reference.eval().requires_grad_(False).to(self.accelerator.device)
-        optimizer = _optimizer(model, self.schedule.learning_rate)
+        reference = self._reference(model)
+        optimizer = optimizer_of(model, self.schedule.learning_rate)
         start = self._restore(model, optimizer)
         model, optimizer = self.accelerator.prepare(model, optimizer)
         bare = self.accelerator.unwrap_model(model)
@@ -160,6 +162,15 @@ class _Run:
                 after=lambda step, found: self._log(step, found, metrics, progress),
             )  # fmt: skip
         return self._result(bare, time.perf_counter() - begin) if main else None
+
+    def _reference(self, model: Any) -> Any:
+        if self.config.reference is None and self.config.lora:
+            from meristem_posttrain._adapter import WithoutAdapter
+
+            return WithoutAdapter(model)
+        other = self.config.reference
+        reference = copy.deepcopy(model) if other is None else load(other)[0]
+        return reference.eval().requires_grad_(False).to(self.accelerator.device)
 
     def _evaluate(self, model: Any, reference: Any) -> dict[str, Any]:
         model.eval()
@@ -188,7 +199,7 @@ class _Run:
         return step % self.config.checkpoint_every == 0 or step == self.schedule.steps
 
     def _save(self, step: int, model: Any, optimizer: Any) -> None:
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        state = {"model": changing_state(model), "optimizer": optimizer.state_dict()}
         save_checkpoint(
             self.out / "checkpoints",
             step,
@@ -204,7 +215,7 @@ class _Run:
             saved = load_state(checkpoint.path / "training.safetensors")
         except ValueError as error:
             raise UsageError(str(error)) from error
-        model.load_state_dict(saved["model"])
+        restore_state(model, saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         return checkpoint.step
 
@@ -213,17 +224,21 @@ class _Run:
             evaluations = list(journal)
         with Journal(self.out / "metrics.jsonl") as journal:
             training = list(journal)
+        trained = _size(trained_parameters(model))
+        adapter = self._adapter(model)
+        model = self._save_models(model)
         result = Posttrained(
             schema=SCHEMA,
             config=self.stored,
-            parameters=sum(p.numel() for p in model.parameters()),
+            parameters=_size(model.parameters()),
+            trained_parameters=trained,
+            adapter=None if adapter is None else asdict(adapter),
             steps=self.schedule.steps,
             examples=len(self.data.train),
             held_out=len(self.data.held_out),
             left_out=self.data.left_out,
             evaluations=evaluations,
         )
-        self._save_model(model)
         unit = 1 if sys.platform == "darwin" else 1024
         cost = {
             "seconds": seconds,  # of the session that finished the run
@@ -236,49 +251,31 @@ class _Run:
         write_json(self.out / "result.json", result)
         return result
 
-    def _save_model(self, model: Any) -> None:
-        partial = self.out / ".partial-model"
-        shutil.rmtree(partial, ignore_errors=True)
-        model.save_pretrained(partial)
-        self.tokenizer.save_pretrained(partial)
-        shutil.rmtree(self.out / "model", ignore_errors=True)
-        partial.rename(self.out / "model")
+    def _adapter(self, model: Any) -> Any:
+        if not self.config.lora:
+            return None
+        from meristem_posttrain._adapter import describe
+
+        return describe(model, rank=self.config.lora_rank, alpha=self.config.lora_alpha)
+
+    def _save_models(self, model: Any) -> Any:
+        """Save the adapter, if there is one, and the model with it merged, which is returned."""
+        if self.config.lora:
+            save_whole(
+                self.out / "adapter",
+                lambda folder: model.save_pretrained(folder, save_embedding_layers=False),
+            )
+            model = model.merge_and_unload()
+        save_whole(self.out / "model", model.save_pretrained, self.tokenizer.save_pretrained)
+        return model
 
 
-def _load(name: str) -> tuple[Any, Any]:
-    try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"--model {name}: {reason}") from error
-    if tokenizer.eos_token_id is None:
-        raise UsageError(f"--model {name}: its tokenizer has no end of text; set eos_token")
-    return model, tokenizer
+def _rate(config: PosttrainConfig) -> float:
+    return RATES[config.stage] * (LORA_RATE if config.lora else 1)
 
 
-def _read(config: PosttrainConfig, objective: Objective, tokenizer: Any) -> _Data:
-    records = read_records(config.data, objective.form)
-    every = [encode(record, objective.form, tokenizer) for record in records]
-    short = [example for example in every if length(example) <= config.max_length]
-    if len(short) < 2:
-        raise UsageError(
-            f"--data {config.data}: {len(short)} examples of at most {config.max_length} tokens; "
-            "at least 2 are needed, one of them is held out"
-        )
-    order = shuffled_indices(len(short), 0, len(short), seed=derive_seed(config.seed, "split"))
-    count = min(max(1, round(config.held_out * len(short))), len(short) - 1)
-    return _Data(
-        train=[short[i] for i in sorted(order[count:])],
-        held_out=[short[i] for i in sorted(order[:count])],
-        left_out=len(every) - len(short),
-    )
-
-
-def _optimizer(model: Any, rate: float) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True
-    )
+def _size(parameters: Iterable[Tensor]) -> int:
+    return sum(p.numel() for p in parameters)
 
 
 def _settings(words: tuple[str, ...]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from meristem_core.report import (
 )
 
 REWARDS = {
-    "sft": {"reward": "β (log p − log p_ref)", "value": "soft value V_0"},
+    "sft": {"reward": "β (log p − log p_ref)"},
     "dpo": {"reward_chosen": "chosen", "reward_rejected": "rejected", "margin": "margin"},
     "kto": {"reward_desirable": "desirable", "reward_undesirable": "undesirable"},
     "rank": {"reward_best": "best", "reward_worst": "worst", "margin": "margin"},
@@ -26,6 +26,11 @@ KINDS = {
     "sft": "Fine-tuning", "dpo": "Preference tuning", "kto": "Tuning on labels",
     "rank": "Tuning on rankings",
 }  # fmt: skip
+WANTED = {
+    "sft": "responses", "dpo": "chosen responses", "kto": "desirable responses",
+    "rank": "best responses",
+}  # fmt: skip
+NAMES = {"nll": "NLL", "kl": "KL", "value": "soft value"}  # of columns; others as they are
 PREFERRED = {"dpo": "chosen above rejected", "rank": "better above worse"}
 
 
@@ -49,9 +54,8 @@ def render_report(
     return render(
         Page(
             title=f"{KINDS[config['stage']]} by {config['loss']}",
-            subtitle=f"{result.parameters / 1e6:.2f} M parameters, {result.steps:,} steps of "
-            f"{config['batch']}, {result.examples:,} examples, {result.held_out:,} held out, "
-            f"seed {config['seed']}",
+            subtitle=f"{_trained(result)}, {result.steps:,} steps of {config['batch']}, "
+            f"{result.examples:,} examples, {result.held_out:,} held out, seed {config['seed']}",
             sections=[
                 Section(title="In short", blocks=[_tiles(result, cost)]),
                 Section(title="Loss", blocks=_loss(result, training)),
@@ -65,12 +69,22 @@ def render_report(
     )
 
 
+def _trained(result: Any) -> str:
+    if result.adapter is None:
+        return f"all {result.parameters:,} parameters"
+    layers = sum(result.adapter["layers"].values())
+    return (
+        f"{result.trained_parameters:,} of {result.parameters:,} parameters (LoRA of rank "
+        f"{result.adapter['rank']} on {layers:,} linear layers)"
+    )
+
+
 def _tiles(result: Any, cost: dict[str, Any]) -> Tiles:
     first, last = result.evaluations[0], result.evaluations[-1]
     tiles = [
         Tile(
-            label="held-out NLL", value=f"{last['nll']:.3f}",
-            note=f"nats a token, {first['nll']:.3f} before",
+            label=f"NLL of {WANTED[result.config['stage']]}", value=f"{last['nll']:.3f}",
+            note=f"nats a token, held out, {first['nll']:.3f} before",
         ),
     ]  # fmt: skip
     if "accuracy" in last:
@@ -92,7 +106,12 @@ def _tiles(result: Any, cost: dict[str, Any]) -> Tiles:
 def _loss(result: Any, training: Sequence[dict[str, Any]]) -> list[Text | LineChart]:
     charts = [
         _chart(f"Training: {result.config['loss']}", "loss", training, {"loss": "loss"}),
-        _chart("Held-out responses", "nats a token", result.evaluations, {"nll": "NLL"}),
+        _chart(
+            f"Held-out {WANTED[result.config['stage']]}",
+            "nats a token",
+            result.evaluations,
+            {"nll": "NLL"},
+        ),
         _chart("Gradient norm", "before clipping at 1", training, {"gradient_norm": "norm"}),
     ]
     return [chart for chart in charts if chart is not None]
@@ -104,7 +123,10 @@ def _rewards(result: Any) -> list[Text | LineChart]:
         "The reward that the logits already contain: beta times the log-ratio of a response to "
         "the reference, summed over its tokens; means over the held-out examples."
     )
-    charts = [_chart("Implicit rewards", "nats x beta", result.evaluations, REWARDS[stage])]
+    charts = [_chart("Rewards", "nats x beta", result.evaluations, REWARDS[stage])]
+    if stage == "sft":  # far smaller than the rewards
+        value = {"value": "V_0"}
+        charts.append(_chart("Soft value of prompts", "nats x beta", result.evaluations, value))
     if stage in PREFERRED:
         accuracy = {"accuracy": PREFERRED[stage]}
         charts.append(_chart("Accuracy", "fraction of pairs", result.evaluations, accuracy))
@@ -114,7 +136,12 @@ def _rewards(result: Any) -> list[Text | LineChart]:
 def _drift(result: Any) -> list[Text | LineChart]:
     charts = [
         _chart("KL from the reference", "nats a token", result.evaluations, {"kl": "KL"}),
-        _chart("Length of greedy answers", "tokens", result.evaluations, {"length": "tokens"}),
+        _chart(
+            "Length of greedy answers",
+            f"tokens, cut at {result.config['sample_tokens']}",
+            result.evaluations,
+            {"length": "tokens"},
+        ),
     ]
     return [chart for chart in charts if chart is not None]
 
@@ -124,26 +151,31 @@ def _samples(result: Any, prompt: str) -> list[Text | Samples]:
     if not found:
         return [Text("No prompts were answered.")]
     items = [(f"step {e['step']:,}", e["sample"]) for e in (found[0], found[-1])]
-    return [Samples([("prompt", prompt), *items])]
+    return [Samples([("prompt", prompt.strip("\n")), *items])]
 
 
 def _table(result: Any) -> Table:
     names = [k for k in result.evaluations[-1] if k not in ("step", "sample")]
     rows = [[e["step"], *(e.get(name) for name in names)] for e in result.evaluations]
-    return Table(columns=["step", *(n.replace("_", " ") for n in names)], rows=rows)
+    columns = (NAMES.get(name, name.replace("_", " ")) for name in names)
+    return Table(columns=["step", *columns], rows=rows)
 
 
 def _settings(config: dict[str, Any]) -> Table:
     return Table(
         columns=["setting", "value"],
-        rows=[[key, _shown(value)] for key, value in config.items()],
+        rows=[
+            [key, _shown(value)]
+            for key, value in config.items()
+            if config["lora"] or not key.startswith("lora_")
+        ],
     )
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or "-"
-    return "-" if value is None else str(value)
+    return "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _chart(

@@ -1,13 +1,11 @@
 """What `training` holds in memory, and what the machine has."""
 
 import math
-import os
 import sys
-from pathlib import Path
 
+from meristem_core import free_memory
 from meristem_core.command import UsageError
 
-MEMINFO = Path("/proc/meminfo")
 VECTORS = 4  # states in float64 that are alive at once beside those of the directions, measured
 PER_DIRECTION = 12  # the same for each direction: displacements, their images, one derivative
 SHARE = 0.9  # of the free memory: the rest is for the activations of a batch
@@ -26,7 +24,7 @@ def check_memory(parameters: int, steps: int, directions: int) -> None:
 
     Nothing is checked where the system does not say what it has.
     """
-    needed, free = needed_bytes(parameters, steps, directions), free_bytes()
+    needed, free = needed_bytes(parameters, steps, directions), free_memory()
     need = f"states need about {needed / 2**30:,.2f} GiB, beside the model's activations"
     print(need, file=sys.stderr, flush=True)
     if free is None or needed <= SHARE * free:
@@ -38,13 +36,3 @@ def check_memory(parameters: int, steps: int, directions: int) -> None:
         f"about {needed / 2**30:,.1f} GiB, {free / 2**30:,.1f} GiB are free; take {mend} or a "
         "smaller model"
     )
-
-
-def free_bytes() -> int | None:
-    """Return the memory that is free, or None if the system does not say."""
-    if MEMINFO.is_file():
-        lines = dict(line.split(":") for line in MEMINFO.read_text("utf-8").splitlines())
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    if "SC_AVPHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return None

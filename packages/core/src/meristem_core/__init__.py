@@ -19,6 +19,7 @@ from meristem_core._intervals import (
 )
 from meristem_core._journal import Journal
 from meristem_core._json import digest, read_json, write_json
+from meristem_core._memory import free_memory
 from meristem_core._ngrams import NGrams, count_ngrams
 from meristem_core._order import shuffled_indices
 from meristem_core._random import derive_seed, stream
@@ -40,6 +41,7 @@ __all__ = [
     "count_ngrams",
     "derive_seed",
     "digest",
+    "free_memory",
     "latest_checkpoint",
     "log_softmax",
     "logsumexp",

@@ -1,12 +1,9 @@
 """What a run needs, and what the machine has."""
 
-from pathlib import Path
-
 import torch
 
+from meristem_core import free_memory
 from meristem_crosscoders._config import CrosscoderConfig
-
-MEMINFO = Path("/proc/meminfo")
 
 
 def weight_bytes(config: CrosscoderConfig) -> int:
@@ -59,7 +56,4 @@ def require(needed: int, what: str, device: torch.device) -> None:
 def _free(device: torch.device) -> int | None:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    if not MEMINFO.is_file():
-        return None
-    lines = dict(line.split(":") for line in MEMINFO.read_text().splitlines())
-    return int(lines["MemAvailable"].split()[0]) * 1024
+    return free_memory()
