@@ -12,8 +12,8 @@ import meristem_testtime as tt
 from meristem_core import digest, open_run, write_atomic, write_json
 from meristem_core.answers import Kind, answer_key, extract_answer
 from meristem_core.command import UsageError, progress_bar
-from meristem_core.report import render
 from meristem_deliberate._config import DeliberateConfig
+from meristem_deliberate._contents import render_with_contents
 from meristem_deliberate._engines import open_engine, prompt_of
 from meristem_deliberate._measure import Measured, measure, plain_of
 from meristem_deliberate._questions import Question, read_questions
@@ -89,7 +89,7 @@ def conclude(
         "strata": {name: plain_of(each) for name, each in measured.items()},
     }
     write_json(out / "result.json", result)
-    write_atomic(out / "report.html", render(page(measured, facts)))
+    write_atomic(out / "report.html", render_with_contents(page(measured, facts)))
     if as_json:
         print((out / "result.json").read_text("utf-8"), end="")
     else:
