@@ -130,9 +130,11 @@ def test_a_real_model_samples_and_revises(capsys, saved_model, tmp_path, open_pa
     code, said, _ = run(
         capsys, path, "--engine", f"hf:{saved_model}", "--out", out, "--n", 4, "--max-tokens", 8,
         "--revise", 2, "--kind", "number", "--prompt", "{question}", "--temperature", 1.5, "--json",
+        "--cue", "1", "W",
     )  # fmt: skip
     assert code == 0
     found = json.loads(said)["strata"][""]
+    assert '"scores"' in (out / "samples.jsonl").read_text()  # of the two cues
     assert len(found["revision"]["accuracy"]) == 3
     assert len(found["budget"]["budgets"]) == len(found["budget"]["parallel"]) > 1
     for width, dark in ((1280, False), (390, True)):
@@ -202,6 +204,9 @@ def test_a_bad_file_is_named_by_line_and_column(capsys, tmp_path, content, said)
         (("--engine", "openai:x", "--model", "m"), "it starts with http"),
         (("--engine", "hf:.", "--n", 0), "--n 0: it must be at least 1"),
         (("--engine", "hf:.", "--temperature", -1), "--temperature -1.0: it must be finite"),
+        (("--engine", "hf:.", "--top-p", 0), "--top-p 0.0: it must lie in (0, 1]"),
+        (("--engine", "hf:.", "--top-k", 0), "--top-k 0: it must be at least 1"),
+        (("--engine", "hf:.", "--cue", ""), "--cue '': give one text or more"),
         (("--engine", "hf:.", "--prompt", "x"), "lacks {question}"),
         (("--engine", "hf:.", "--limit", 1), "--limit 1: an interval needs 2"),
     ],
@@ -216,6 +221,12 @@ def test_a_chat_cannot_revise(capsys, adder, sums, tmp_path):
     code, _, error = run(capsys, sums, *options(adder, tmp_path / "run", "--revise", 1))
     assert code == 2
     assert "chat:adder lacks the capability 'continue'" in error
+
+
+def test_a_chat_has_no_top_k(capsys, adder, sums, tmp_path):
+    code, _, error = run(capsys, sums, *options(adder, tmp_path / "run", "--top-k", 3))
+    assert code == 2
+    assert "chat:adder lacks the capability 'top_k'; use top_p, or an engine" in error
 
 
 def test_another_configuration_is_refused(capsys, adder, sums, tmp_path):
