@@ -130,16 +130,42 @@ def test_a_real_model_samples_and_revises(capsys, saved_model, tmp_path, open_pa
     code, said, _ = run(
         capsys, path, "--engine", f"hf:{saved_model}", "--out", out, "--n", 4, "--max-tokens", 8,
         "--revise", 2, "--kind", "number", "--prompt", "{question}", "--temperature", 1.5, "--json",
+        "--cue", "1", "W",
     )  # fmt: skip
     assert code == 0
     found = json.loads(said)["strata"][""]
+    assert '"scores"' in (out / "samples.jsonl").read_text()  # of the two cues
     assert len(found["revision"]["accuracy"]) == 3
     assert len(found["budget"]["budgets"]) == len(found["budget"]["parallel"]) > 1
-    for width, dark in ((1280, False), (390, True)):
-        with open_page(out / "report.html", width=width, dark=dark) as page:
+    with open_page(out / "report.html", width=390, dark=True) as page:
+        titles = page.locator("h2").all_text_contents()
+        assert titles == ["Contents", "votes", "length", "revision", "How this was made"]
+        for width in (390, 1280):
+            page.set_viewport_size({"width": width, "height": 900})
             assert page.evaluate("document.documentElement.scrollWidth") <= width
-            titles = page.locator("h2").all_text_contents()
-            assert titles == ["votes", "length", "revision", "How this was made"]
+
+
+def test_the_contents_lead_to_every_section_by_keyboard(capsys, tmp_path, open_page):
+    path, out = tmp_path / "two.csv", tmp_path / "out"
+    rows = ["model,question,sample,tokens,answer,correct"]
+    rows += [
+        f"a: {m},q{q},{s},{5 + s},{s % 2},{1 - s % 2}"
+        for m in "xy" for q in range(3) for s in range(4)
+    ]  # fmt: skip
+    path.write_text("\n".join(rows))
+    assert run(capsys, "replay", path, "--out", out)[0] == 0
+    with open_page(out / "report.html", height=300) as page:
+        links = page.locator("nav a")
+        titles = page.locator("main h2").all_text_contents()
+        assert titles[:3] == ["All strata", "a: x: votes", "a: x: length"]
+        assert page.locator("nav li span").all_text_contents() == ["a: x", "a: y"]
+        assert links.count() == len(titles) == 6
+        for title in titles:
+            page.keyboard.press("Tab")
+            page.keyboard.press("Enter")
+            place = page.evaluate("location.hash.slice(1)")
+            assert page.locator(f"#{place} h2").text_content() == title
+            links.nth(titles.index(title)).focus()
 
 
 GOOD = '{"id": 1, "question": "1+1", "answer": "2"}'
@@ -179,6 +205,9 @@ def test_a_bad_file_is_named_by_line_and_column(capsys, tmp_path, content, said)
         (("--engine", "openai:x", "--model", "m"), "it starts with http"),
         (("--engine", "hf:.", "--n", 0), "--n 0: it must be at least 1"),
         (("--engine", "hf:.", "--temperature", -1), "--temperature -1.0: it must be finite"),
+        (("--engine", "hf:.", "--top-p", 0), "--top-p 0.0: it must lie in (0, 1]"),
+        (("--engine", "hf:.", "--top-k", 0), "--top-k 0: it must be at least 1"),
+        (("--engine", "hf:.", "--cue", ""), "--cue '': give one text or more"),
         (("--engine", "hf:.", "--prompt", "x"), "lacks {question}"),
         (("--engine", "hf:.", "--limit", 1), "--limit 1: an interval needs 2"),
     ],
@@ -193,6 +222,12 @@ def test_a_chat_cannot_revise(capsys, adder, sums, tmp_path):
     code, _, error = run(capsys, sums, *options(adder, tmp_path / "run", "--revise", 1))
     assert code == 2
     assert "chat:adder lacks the capability 'continue'" in error
+
+
+def test_a_chat_has_no_top_k(capsys, adder, sums, tmp_path):
+    code, _, error = run(capsys, sums, *options(adder, tmp_path / "run", "--top-k", 3))
+    assert code == 2
+    assert "chat:adder lacks the capability 'top_k'; use top_p, or an engine" in error
 
 
 def test_another_configuration_is_refused(capsys, adder, sums, tmp_path):
@@ -244,6 +279,13 @@ def test_steps_of_a_table_are_revisions(capsys, tmp_path):
     assert found["revision"]["accuracy"] == [0.0, 0.5, 0.5]
     assert found["revision"]["mended_rate"] == pytest.approx(2 / 6)
     assert found["budget"]["sequential"][-1] == 0.5
+    assert [
+        (each["chains"], each["rounds"], each["tokens"], each["accuracy"]["mean"])
+        for each in found["shapes"]
+    ] == [(1, 0, 10.0, 0.0), (1, 1, 15.0, 0.5), (1, 2, 20.0, 0.5)]
+    assert found["shapes"][1]["minus_sampling"]["mean"] == 0.5
+    assert found["shapes"][2]["minus_sampling"] is None  # three answers, two samples
+    assert "minus as many samples" in (tmp_path / "out/report.html").read_text()
     path.write_text("\n".join(rows[:-2]))
     code, _, error = run(capsys, "replay", path, "--out", tmp_path / "out")
     assert code == 2

@@ -2,15 +2,20 @@
 
 uv run --no-sync --with math-verify==0.9.0 python packages/testtime/benchmarks/answers.py
 
-Generated pairs of one question: equal values in two writings, and different ones. A pair counts for
-agreement where Math-Verify is consistent: both parse, and verify(a, b) = verify(b, a).
+Generated answers of one question: equal values in two writings, and different ones; 1,250 questions
+are 10,000 expressions. With `--data FILE`, answers of models instead: JSON lines, .zst too, with a
+list `pred` of eight answers a question, as Qwen2.5-Math's evaluation of rewards writes. A pair
+counts for agreement where Math-Verify is consistent: both parse, and verify(a, b) = verify(b, a).
 """
 
 import argparse
 import itertools
+import json
+import subprocess
 import time
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 from math_verify import parse, verify
@@ -38,12 +43,28 @@ def question(rng: np.random.Generator) -> list[str]:
     return [forms[i] for i in rng.integers(len(forms), size=SAMPLES)]
 
 
+def recorded(path: Path) -> list[list[str]]:
+    """Return the answers of models in a file."""
+    if path.suffix == ".zst":
+        done = subprocess.run(["zstd", "-dc", str(path)], capture_output=True, check=True)
+        text = done.stdout.decode()
+    else:
+        text = path.read_text("utf-8")
+    return [json.loads(line)["pred"] for line in text.splitlines()]
+
+
 def main() -> None:
     """Print the rows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--questions", type=int, default=300)
-    count = parser.parse_args().questions
-    questions = [question(np.random.default_rng(i)) for i in range(count)]
+    parser.add_argument("--data", type=Path)
+    options = parser.parse_args()
+    questions = (
+        [question(np.random.default_rng(i)) for i in range(options.questions)]
+        if options.data is None
+        else recorded(options.data)
+    )
+    count = len(questions)
     start = time.perf_counter()
     ours = [[answer_key(text) for text in texts] for texts in questions]
     own = time.perf_counter() - start

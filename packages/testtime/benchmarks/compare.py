@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections import deque
 from itertools import combinations
 
@@ -26,10 +27,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--deepconf", help="its utils.py, for the peer's own window functions")
+    parser.add_argument("--questions", type=int, default=1000, help="of SMV@k at n = 16")
     options = parser.parse_args()
     rows = [
         exact_majority(options.rounds),
         subsets(options.rounds),
+        sixteen(options.questions),
+        *memory(),
         *votes(options.rounds),
         *windows(options.rounds, options.deepconf),
         kernel(),
@@ -109,6 +113,35 @@ def subsets(rounds):
         min(rounds, 3), lambda: tt.at_k(traces, tt.shortest_majority, ks), naive
     )
     return "SMV@k, all subsets of 12, 3 questions; reference: loop", ours, peer, f"{off:.1g}"
+
+
+def sixteen(questions):
+    """Time SMV@k for all k over all subsets of 16 samples, once."""
+    traces = random_traces(questions, 16, 6)
+    start = time.perf_counter()
+    found = tt.at_k(traces, tt.shortest_majority, range(1, 17))
+    seconds = time.perf_counter() - start
+    each = 1000 * seconds / questions
+    name = f"SMV@k, all subsets of 16, {questions:,} questions: {each:.1f} ms a question"
+    return name, seconds, None, "exact" if found.exact else "drawn"
+
+
+def memory():
+    """Give the most that Python allocates beyond the samples, and the time of that traced call."""
+    many, few = random_traces(1000, 64, 20), random_traces(20, 16, 6)
+    calls = {
+        "maj@k, all k, n = 64, 1,000 questions": lambda: tt.maj_at_k(many, range(1, 65)),
+        "SMV@k, all subsets of 16": lambda: tt.at_k(few, tt.shortest_majority, range(1, 17)),
+    }
+    for name, call in calls.items():
+        call()  # what is made once for all calls is no part of one
+        tracemalloc.start()
+        start = time.perf_counter()
+        call()
+        seconds = time.perf_counter() - start
+        most = tracemalloc.get_traced_memory()[1] / 2**20
+        tracemalloc.stop()
+        yield f"memory of {name}: {most:.0f} MiB at most", seconds, None, ""
 
 
 def votes(rounds):

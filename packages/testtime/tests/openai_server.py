@@ -171,7 +171,8 @@ class Handler(BaseHTTPRequestHandler):
         request = tt.Request(
             prompt=prompt, seed=body.get("seed", 0), n=body.get("n", 1),
             max_tokens=body["max_tokens"], temperature=body.get("temperature", 1.0),
-            stop=tuple(body.get("stop") or ()),
+            stop=tuple(body.get("stop") or ()), top_p=body.get("top_p", 1.0),
+            top_k=body.get("top_k") or None,
         )  # fmt: skip
         return asyncio.run(self.server.engine.generate([request]))[0]
 

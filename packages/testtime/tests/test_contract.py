@@ -164,6 +164,29 @@ def test_first_tokens_follow_the_probabilities(engine, reference):
     assert chisquare(observed, expected).pvalue > 1e-4
 
 
+@pytest.mark.parametrize("limit", ["top_k", "top_p"])
+def test_a_limit_leaves_the_likeliest_tokens_in_their_proportion(engine, reference, limit):
+    """At the border of 3 tokens, or of the one that is apart where the others are tied."""
+    prompt = engine.encode("3+4=")
+    found = asyncio.run(reference.logprobs([(prompt, (i,)) for i in range(SYMBOLS)]))
+    scaled = np.exp(np.array(found)[:, 0] / 2)
+    order, chance = np.argsort(-scaled), np.sort(scaled / scaled.sum())[::-1]
+    count = 3 if chance[2] > chance[3] * 1.01 else 1
+    middle = float(chance[: count - 1].sum() + chance[count - 1] / 2)
+    options = {"top_k": count} if limit == "top_k" else {"top_p": middle}
+    (samples,) = ask(
+        engine, request(engine, n=1000, max_tokens=1, temperature=2.0, seed=7, **options)
+    )
+    seen = np.bincount([each.ids[0] for each in samples], minlength=SYMBOLS)[order]
+    assert seen[count:].sum() == 0
+    if count > 1:
+        expected = 1000 * chance[:count] / chance[:count].sum()
+        assert chisquare(seen[:count], expected).pvalue > 1e-4
+    assert [each.logprobs[0] for each in samples[:5]] == pytest.approx(
+        [found[each.ids[0]][0] for each in samples[:5]], abs=2e-3
+    )
+
+
 def test_a_path_continues_by_its_ids(engine, reference):
     ((first,),) = ask(engine, request(engine, max_tokens=2, temperature=1.0))
     path = (*engine.encode("3+4="), *first.ids)

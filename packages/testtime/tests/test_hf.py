@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import meristem_testtime as tt
@@ -121,3 +122,23 @@ def test_a_search_killed_in_the_middle_resumes_bit_for_bit(trained_folder, tmp_p
     assert 0 < int(last.stdout) < passes
     for name in ("result.json", "journal.jsonl"):
         assert (whole / name).read_bytes() == (killed / name).read_bytes()
+
+
+@pytest.mark.parametrize(("top_p", "top_k"), [(0.9, None), (0.3, None), (1.0, 5), (0.7, 20)])
+def test_top_p_and_top_k_leave_what_transformers_leaves(top_p, top_k):
+    """Logits of one decimal, so that ties fall on the border of `top_k`."""
+    from transformers import TopKLogitsWarper, TopPLogitsWarper
+
+    from meristem_testtime._growing import likeliest
+
+    for seed in range(40):
+        logits = np.random.default_rng(seed).normal(size=50)
+        logits = logits.round(1) if top_p == 1 else logits
+        exact = torch.tensor(logits)[None]
+        if top_k is not None:
+            exact = TopKLogitsWarper(top_k)(None, exact)
+        if top_p < 1:
+            exact = TopPLogitsWarper(top_p)(None, exact)
+        found = likeliest(logits, top_p, top_k)
+        assert found.tolist() == exact[0].tolist()
+        assert 0 < np.isfinite(found).sum() < logits.size

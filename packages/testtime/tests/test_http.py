@@ -121,10 +121,12 @@ def test_a_server_that_shows_too_little_is_named(fake, small_server, quick, miss
         ask(engine)
 
 
-def test_a_chat_samples_whole_solutions(fake, small_server, quick):
+@pytest.mark.parametrize("top_p", [1.0, 0.5])
+def test_a_chat_samples_whole_solutions(fake, small_server, quick, top_p):
     with small_server.Server(fake) as server, quick(server, kind=http.ChatEngine) as engine:
-        found = ask(engine, n=4, max_tokens=6)
-        exact = ask(fake, n=4, max_tokens=6)
+        found = ask(engine, n=4, max_tokens=6, top_p=top_p)
+        exact = ask(fake, n=4, max_tokens=6, top_p=top_p)
+        assert (len({each.ids for each in exact}) == 1) == (top_p < 1)
         assert [engine.decode(each.ids) for each in found] == [fake.decode(e.ids) for e in exact]
         assert [len(each.ids) for each in found] == [len(each.ids) for each in exact]
         assert [each.finish for each in found] == [each.finish for each in exact]
@@ -132,6 +134,24 @@ def test_a_chat_samples_whole_solutions(fake, small_server, quick):
             engine, {"q": "1+1="}, tt.best_of_n(3), step=tt.Step(max_tokens=5, max_steps=1)
         )
         assert result.cost.tokens == sum(len(node.ids) for node in result.solutions)
+
+
+def test_a_search_draws_among_the_likeliest(fake, small_server, quick):
+    def texts(**limit):
+        (found,) = tt.search_sync(
+            fake, {"q": "1+1="}, tt.best_of_n(8), step=tt.Step(max_tokens=5, max_steps=1),
+            temperature=2.0, **limit,
+        )  # fmt: skip
+        return {node.text for node in found.solutions}
+
+    assert len(texts()) > 1
+    assert len(texts(top_k=1)) == len(texts(top_p=0.2)) == 1
+    with (
+        small_server.Server(fake) as server,
+        quick(server, kind=http.ChatEngine) as engine,
+        pytest.raises(tt.UnsupportedError, match=r"chat:sums lacks .*'top_k'; use top_p, or an"),
+    ):
+        ask(engine, top_k=1)
 
 
 def test_a_chat_answers_each_of_several_requests(fake, small_server, quick):

@@ -411,6 +411,9 @@ def test_mistakes_are_explained():
         (lambda: tt.mcts(1, rollouts=-1), r"rollouts \(-1\) at least 0"),
         (lambda: tt.mcts(1, noise=1.5), r"noise \(1.5\) must lie in \[0, 1\]"),
         (lambda: tt.Request(prompt=(), seed=0, stop=("",)), "empty string"),
+        (lambda: tt.Request(prompt=(), seed=0, top_p=0.0), r"top_p \(0.0\) must lie in \(0, 1\]"),
+        (lambda: tt.Request(prompt=(), seed=0, top_p=math.nan), r"top_p \(nan\)"),
+        (lambda: tt.Request(prompt=(), seed=0, top_k=0), r"top_k \(0\) must be at least 1"),
         (lambda: tt.FakeEngine(uniform_steps, "aa"), "different characters"),
         (lambda: tt.best([]), "no node to choose from"),
     ]:

@@ -1,6 +1,6 @@
 """Laws of confidence and of revision chains."""
 
-from itertools import permutations
+from itertools import combinations, permutations
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from meristem_core.testing import finite_vectors
 from meristem_testtime import (
     Chains,
+    chains_by_rounds,
     equal_budget,
     maj_at_k,
     revisions,
@@ -130,3 +131,71 @@ def test_a_budget_buys_the_samples_that_fit_in_a_random_order(make, lengths, bud
     assert found.parallel[:, 0] == pytest.approx([np.mean(credits)] * 2, abs=0.06)
     rounds = sum(int(chain[: i + 1].sum()) <= budget for i in range(chain.size))
     assert found.sequential[:, 0].tolist() == [float(rounds % 2 == 1)] * 2
+
+
+@given(seed=st.integers(0, 10**6), most=st.integers(1, 4), rounds=st.integers(0, 3))
+@settings(max_examples=20)
+def test_chains_by_rounds_equals_the_vote_of_every_subset_of_chains(make, seed, most, rounds):
+    """By enumeration; chains end at random, and questions come in any order."""
+    rng = np.random.default_rng(seed)
+    question = rng.permutation(np.repeat([0, 1], most))
+    shape = (question.size, rounds + 1)
+    answer = rng.integers(-1, 3, shape)
+    lived = rng.integers(1, rounds + 2, question.size)
+    c = Chains(
+        question=question,
+        answer=answer,
+        correct=answer == 0,
+        tokens=rng.integers(0, 9, shape),
+        alive=np.arange(rounds + 1) < lived[:, None],
+    )
+    samples = make([[(int(a), 7, 0.0) for a in rng.integers(-1, 3, 5)] for _ in range(2)])
+    cells = chains_by_rounds(c, samples)
+    assert {(cell.chains, cell.rounds) for cell in cells} == {
+        (m, r - 1)
+        for m in {1, 2, 4, most} if m <= most
+        for r in {1, 2, 4, rounds + 1} if r <= rounds + 1
+    }  # fmt: skip
+    for cell in cells:
+        credit, spent = [], []
+        for q in range(2):
+            ends = [(i, min(cell.rounds, lived[i] - 1)) for i in np.flatnonzero(question == q)]
+            every = list(combinations(ends, cell.chains))
+            credit.append(np.mean([_vote([answer[end] for end in ends]) for ends in every]))
+            spent.append(np.mean([sum(c.tokens[i, : r + 1].sum() for i, r in e) for e in every]))
+        assert cell.accuracy.mean == pytest.approx(np.mean(credit))
+        assert cell.tokens == pytest.approx(np.mean(spent))
+        assert cell.answers == cell.chains * (cell.rounds + 1)
+        if cell.rounds == 0 or cell.answers > 5:
+            assert cell.minus_sampling is None
+        else:
+            plain = maj_at_k(samples, [cell.answers]).mean()
+            assert cell.minus_sampling.mean == pytest.approx(np.mean(credit) - plain)
+
+
+def _vote(answers):
+    counts = np.bincount([a for a in answers if a >= 0], minlength=1)
+    top = np.flatnonzero(counts == counts.max())
+    return float(counts[0] == counts.max() > 0) / top.size
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"counts": [1, 3]}, r"counts are \[1, 3\]; give numbers from 1 to 2"),
+        ({"rounds": [-1]}, r"rounds are \[-1\]; give numbers from 0 to 1"),
+        ({"counts": []}, r"counts are \[\]"),
+    ],
+)
+def test_numbers_that_no_chain_has_are_named(make, options, complaint):
+    c = Chains(
+        question=np.array([0, 0]),
+        answer=np.zeros((2, 2), np.int64),
+        correct=np.ones((2, 2), bool),
+        tokens=np.ones((2, 2), np.int64),
+        alive=np.ones((2, 2), bool),
+    )
+    with pytest.raises(ValueError, match=complaint):
+        chains_by_rounds(c, make([[(0, 1, 0.0)]]), **options)
+    with pytest.raises(ValueError, match="chains name 2 questions, the samples 2; every question"):
+        chains_by_rounds(c, make([[(0, 1, 0.0)], [(0, 1, 0.0)]]))

@@ -41,11 +41,21 @@ class DeliberateConfig:
     temperature: float = 0.7
     """Of every sample."""
 
+    top_p: float = 1.0
+    """Of every sample: the mass of the likeliest tokens that are drawn from."""
+
+    top_k: int | None = None
+    """Of every sample: the number of the likeliest tokens that are drawn from; not for chats."""
+
     max_tokens: int = 32_000
     """Most new tokens of a sample."""
 
     revise: int = 0
     """Revisions of a chain beside the samples; 0 for none."""
+
+    cue: tuple[str, ...] = ("Wait",)
+    """What a revision begins with; of several, such as Wait Alternatively, the one that the model
+    finds likelier."""
 
     kind: Literal["auto", "math", "number", "choice"] = "auto"
     """How answers are found; auto is choice where there are options, else math."""

@@ -31,6 +31,7 @@ class Measured:
     trends: Mapping[str, tt.MarkerTrend]
     revision: tt.RevisionReport | None
     budget: tt.BudgetComparison | None
+    shapes: tuple[tt.Cell, ...] | None  # chains times rounds
     notes: tuple[str, ...]
 
 
@@ -89,6 +90,7 @@ def measure(
         trends=_trends(traces, notes, seed),
         revision=None if chains is None else tt.revisions(chains),
         budget=None if chains is None else _budget(traces, chains, seed),
+        shapes=None if chains is None else tt.chains_by_rounds(chains, traces, seed=seed),
         notes=tuple(notes),
     )
 

@@ -12,8 +12,8 @@ import meristem_testtime as tt
 from meristem_core import digest, open_run, write_atomic, write_json
 from meristem_core.answers import Kind, answer_key, extract_answer
 from meristem_core.command import UsageError, progress_bar
-from meristem_core.report import render
 from meristem_deliberate._config import DeliberateConfig
+from meristem_deliberate._contents import render_with_contents
 from meristem_deliberate._engines import open_engine, prompt_of
 from meristem_deliberate._measure import Measured, measure, plain_of
 from meristem_deliberate._questions import Question, read_questions
@@ -89,7 +89,7 @@ def conclude(
         "strata": {name: plain_of(each) for name, each in measured.items()},
     }
     write_json(out / "result.json", result)
-    write_atomic(out / "report.html", render(page(measured, facts)))
+    write_atomic(out / "report.html", render_with_contents(page(measured, facts)))
     if as_json:
         print((out / "result.json").read_text("utf-8"), end="")
     else:
@@ -129,9 +129,11 @@ def _ask(
         return tt.search_sync(
             engine,
             prompts,
-            tt.revise(config.revise) if revise else tt.best_of_n(config.n),
+            tt.revise(config.revise, config.cue) if revise else tt.best_of_n(config.n),
             step=tt.Step(max_tokens=config.max_tokens, max_steps=1),
             temperature=config.temperature,
+            top_p=config.top_p,
+            top_k=config.top_k,
             budget=tt.Budget(run_tokens=None if limit is None else max(limit - spent, 0)),
             concurrency=256 if limit is None else max(IN_FLIGHT // samples_each, 1),
             seed=config.seed + revise,
@@ -140,13 +142,18 @@ def _ask(
 
 
 def _check(config: DeliberateConfig) -> None:
-    for name, least in (("n", 1), ("max_tokens", 1), ("revise", 0), ("budget", 1)):
+    limits = {"n": 1, "max_tokens": 1, "revise": 0, "budget": 1, "top_k": 1}
+    for name, least in limits.items():
         value = getattr(config, name)
         if value is not None and value < least:
             option = name.replace("_", "-")
             raise UsageError(f"--{option} {value}: it must be at least {least}")
     if not 0 <= config.temperature < float("inf"):
         raise UsageError(f"--temperature {config.temperature}: it must be finite and at least 0")
+    if not 0 < config.top_p <= 1:
+        raise UsageError(f"--top-p {config.top_p}: it must lie in (0, 1]")
+    if not config.cue or "" in config.cue:
+        raise UsageError(f"--cue {' '.join(config.cue)!r}: give one text or more, none empty")
     if "{question}" not in config.prompt:
         raise UsageError(f"--prompt {config.prompt!r} lacks {{question}}; nothing would be asked")
 
@@ -158,8 +165,8 @@ def _kind(config: DeliberateConfig, questions: list[Question]) -> Kind:
 
 
 def _stored(config: DeliberateConfig, questions: list[Question]) -> dict[str, object]:
-    names = ("engine", "model", "tokenizer", "n", "temperature", "max_tokens", "revise", "kind",
-             "prompt", "seed")  # fmt: skip
+    names = ("engine", "model", "tokenizer", "n", "temperature", "top_p", "top_k", "max_tokens",
+             "revise", "cue", "kind", "prompt", "seed")  # fmt: skip
     stored: dict[str, object] = {name: getattr(config, name) for name in names}
     return stored | {"questions": len(questions), "questions_digest": digest(questions)}
 

@@ -16,7 +16,9 @@ from meristem_core.report import (
     Tile,
     Tiles,
 )
+from meristem_deliberate._format import percent, points
 from meristem_deliberate._measure import Measured
+from meristem_deliberate._shapes import shape_blocks
 
 RULES = (
     ("majority", "the answer that most samples give"),
@@ -26,7 +28,6 @@ RULES = (
     ("any right (pass@k)", "no vote: whether one of k samples is right, the bound of every rule"),
 )
 RIVALS = ("shortest majority", "longest majority", "short-3")
-NARROW = "\u00a0"  # keeps an estimate and its interval on one line
 
 
 def summary(measured: Mapping[str, Measured]) -> str:
@@ -36,10 +37,10 @@ def summary(measured: Mapping[str, Measured]) -> str:
         k = each.curve.ks[-1]
         smv = each.curve.difference["shortest majority"][-1]
         lines.append(
-            f"{name or 'all'}: {each.questions} questions, accuracy {_percent(_single(each))}, "
-            f"majority@{k} {_percent(each.curve.accuracy['majority'][-1])}, "
-            f"pass@{k} {_percent(each.coverage[-1])}, "
-            f"shortest majority minus majority {_points(smv)}"
+            f"{name or 'all'}: {each.questions} questions, accuracy {percent(_single(each))}, "
+            f"majority@{k} {percent(each.curve.accuracy['majority'][-1])}, "
+            f"pass@{k} {percent(each.coverage[-1])}, "
+            f"shortest majority minus majority {points(smv)}"
         )
     return "\n".join(lines)
 
@@ -55,8 +56,8 @@ def page(measured: Mapping[str, Measured], facts: Mapping[str, Any]) -> Page:
             Section(title=f"{prefix}votes", blocks=_votes(each)),
             Section(title=f"{prefix}length", blocks=_lengths(each)),
         ]
-        if each.revision is not None and each.budget is not None:
-            blocks = _revision(each.revision, each.budget)
+        if each.revision is not None and each.budget is not None and each.shapes is not None:
+            blocks = [*_revision(each.revision, each.budget), *shape_blocks(each.shapes)]
             sections.append(Section(title=f"{prefix}revision", blocks=blocks))
     notes = [Text(f"{name or 'All'}: {note}.") for name, m in measured.items() for note in m.notes]
     settings = Table(
@@ -80,10 +81,10 @@ def _overview(measured: Mapping[str, Measured]) -> Section:
         [
             name,
             each.questions,
-            _percent(_single(each)),
-            _percent(each.curve.accuracy["majority"][-1]),
-            _points(each.curve.difference["shortest majority"][-1]),
-            "-" if each.profile is None else _points(each.profile.contrast),
+            percent(_single(each)),
+            percent(each.curve.accuracy["majority"][-1]),
+            points(each.curve.difference["shortest majority"][-1]),
+            "-" if each.profile is None else points(each.profile.contrast),
             f"{100 * each.unanswered:.1f} %",
         ]
         for name, each in measured.items()
@@ -156,8 +157,8 @@ def _rules_table(each: Measured) -> Table:
     rows = [
         [
             name,
-            _percent(found.accuracy[name][-1]),
-            "-" if name == "majority" else _points(found.difference[name][-1]),
+            percent(found.accuracy[name][-1]),
+            "-" if name == "majority" else points(found.difference[name][-1]),
             None if name == "majority" else 100 * found.difference[name][-1].minimal_detectable,
             100 * each.full_vote[name],
             100 * found.mc_se[name],
@@ -176,7 +177,7 @@ def _rules_table(each: Measured) -> Table:
 def _answered(each: Measured) -> list[Block]:
     if not each.answered:
         return []
-    rows = [[name, _percent(value)] for name, value in each.answered.items()]
+    rows = [[name, percent(value)] for name, value in each.answered.items()]
     return [Table(columns=["answered samples only", "accuracy"], rows=rows)]
 
 
@@ -212,7 +213,7 @@ def _lengths(each: Measured) -> list[Block]:
                 f"On questions with both, right samples have {o.correct:,.0f} tokens and wrong "
                 f"ones {o.incorrect:,.0f}: a difference of {d.mean:,.0f} "
                 f"[{d.low:,.0f}, {d.high:,.0f}]. "
-                f"A right sample is the shorter with chance {_percent(o.shorter)} %."
+                f"A right sample is the shorter with chance {percent(o.shorter)} %."
             )
         )
     if each.trends:
@@ -278,10 +279,10 @@ def _revision(found: tt.RevisionReport, budget: tt.BudgetComparison) -> list[Blo
     rows = [
         [
             r,
-            100 * float(found.accuracy[r]),
+            round(100 * float(found.accuracy[r]), 1),
             int(found.alive[r]),
-            float(found.tokens[r]),
-            *(None if rate is None else 100 * rate for rate in (mended[r], broken[r])),
+            round(float(found.tokens[r])),
+            *(None if rate is None else round(100 * rate, 1) for rate in (mended[r], broken[r])),
         ]
         for r in range(found.accuracy.size)
     ]
@@ -310,7 +311,7 @@ def _finding(what: str, found: tt.MeanInterval, where: str = "") -> str:
     if found.low == found.high == 0:
         return f"{what}{place}: nothing, on every question."
     return (
-        f"{what}{place}: {_points(found)} points, which {side}; detectable here: "
+        f"{what}{place}: {points(found)} points, which {side}; detectable here: "
         f"{100 * found.minimal_detectable:.1f}."
     )
 
@@ -339,18 +340,6 @@ def _mean(found: tt.MeanInterval) -> str:
 
 def _hundred(values: Any) -> list[float]:
     return [100 * float(value) for value in values]
-
-
-def _percent(found: tt.MeanInterval) -> str:
-    return f"{100 * found.mean:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]".replace(
-        " ", NARROW
-    )
-
-
-def _points(found: tt.MeanInterval) -> str:
-    return f"{100 * found.mean:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]".replace(
-        " ", NARROW
-    )
 
 
 def _range(found: tt.MeanInterval) -> str:

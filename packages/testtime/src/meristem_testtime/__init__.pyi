@@ -25,6 +25,7 @@ from ._algorithms import (
 )
 from ._at_k import AtK, at_k
 from ._batching import BudgetExhausted, Guide
+from ._chains import Cell, chains_by_rounds
 from ._confidence import (
     WindowConfidence,
     early_stop_threshold,
@@ -129,6 +130,7 @@ __all__ = [
     "BudgetComparison",
     "BudgetExhausted",
     "Capability",
+    "Cell",
     "Chains",
     "Completion",
     "ContextFullError",
@@ -176,6 +178,7 @@ __all__ = [
     "bon_at_k",
     "borda",
     "certain",
+    "chains_by_rounds",
     "confidence_guide",
     "count_markers",
     "curve",

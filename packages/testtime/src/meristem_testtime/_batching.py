@@ -44,6 +44,8 @@ class Run:
     step: Step
     budget: Budget
     temperature: float
+    top_p: float
+    top_k: int | None
     seed: int
     guide: Guide | None
     live: int

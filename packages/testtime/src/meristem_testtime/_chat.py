@@ -73,9 +73,11 @@ class ChatEngine(Server):
     async def generate(
         self, requests: Sequence[Request], watches: Mapping[int, Watch] = UNWATCHED
     ) -> list[list[Completion]]:
-        """Return the samples of each request; stop strings are refused."""
+        """Return the samples of each request; stop strings and `top_k` are refused."""
         if any(request.stop for request in requests):
             raise UnsupportedError(self.identity, "stop", MENDS["continue"])
+        if any(request.top_k is not None for request in requests):
+            raise UnsupportedError(self.identity, "top_k", MENDS["top_k"])
         return await together(
             watched(request, watches[place], self._until)
             if place in watches
@@ -114,6 +116,7 @@ class ChatEngine(Server):
             "seed": request.seed % SEEDS,
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
+            **({"top_p": request.top_p} if request.top_p < 1 else {}),
         }
 
     def _completion(self, answer: dict[str, Any], *, halted: bool = False) -> Completion:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Literal, Protocol, runtime_checkable
 
 Finish = Literal["end", "stop", "length", "abort"]
-Capability = Literal["continue", "scores", "abort"]
+Capability = Literal["continue", "scores", "abort", "top_k"]
 
 
 MENDS: dict[Capability, str] = {
@@ -19,6 +19,8 @@ MENDS: dict[Capability, str] = {
     "ids: hf.HFEngine, vllm.VLLMEngine, http.OpenAIEngine",
     "scores": "use hf.HFEngine, vllm.VLLMEngine or http.OpenAIEngine with vLLM behind it",
     "abort": "ask for one sample at a time: adaptive with batch=1",
+    "top_k": "use top_p, or an engine that takes token ids: hf.HFEngine, vllm.VLLMEngine, "
+    "http.OpenAIEngine",
 }
 
 
@@ -83,6 +85,11 @@ class Request:
         0 is greedy.
     stop
         Strings that end a sample; the one met is kept in its text and ids.
+    top_p
+        In (0, 1]: draw among the fewest likeliest tokens, after temperature, of this mass.
+    top_k
+        At least 1: draw among the k likeliest, ties with the last included, and of these by
+        `top_p`; None for all.
     """
 
     prompt: tuple[int, ...]
@@ -91,12 +98,18 @@ class Request:
     max_tokens: int = 256
     temperature: float = 1.0
     stop: tuple[str, ...] = ()
+    top_p: float = 1.0
+    top_k: int | None = None
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.max_tokens < 1:
             raise ValueError(f"n ({self.n}) and max_tokens ({self.max_tokens}) must be at least 1")
         if not 0 <= self.temperature < float("inf"):
             raise ValueError(f"temperature ({self.temperature}) must be finite and at least 0")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p ({self.top_p}) must lie in (0, 1]; 1 draws among all tokens")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k ({self.top_k}) must be at least 1, or None for all tokens")
         if "" in self.stop:
             raise ValueError("stop holds an empty string, which would end every sample; drop it")
 
@@ -140,7 +153,8 @@ class Engine(Protocol):
         requests of all questions into one call.
     capabilities
         "continue": a prompt may end in the middle of an answer, which every search over steps
-        needs; "scores": `logprobs` answers; "abort": `generate` obeys watches.
+        needs; "scores": `logprobs` answers; "abort": `generate` obeys watches; "top_k":
+        requests may have it.
     max_batch
         Most samples that run together, None for no limit; a search asks an engine that is not
         concurrent in such pieces, so that what is answered can be recorded.

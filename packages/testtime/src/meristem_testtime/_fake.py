@@ -37,7 +37,7 @@ class FakeEngine:
     """
 
     concurrent = False
-    capabilities: frozenset[Capability] = frozenset({"continue", "scores", "abort"})
+    capabilities: frozenset[Capability] = frozenset({"continue", "scores", "abort", "top_k"})
     max_batch: int | None = None
     context: int | None = None
 

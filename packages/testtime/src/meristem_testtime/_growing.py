@@ -33,7 +33,7 @@ class Sample:
         """Draw the next token from its log-probabilities; `end` is the token that ends a text."""
         position = len(self.request.prompt) + len(self.ids)
         seed = self.request.seed + self.place
-        token = _draw(logprobs, self.request.temperature, seed, position)
+        token = _draw(logprobs, self.request, seed, position)
         self.ids.append(token)
         self.logprobs.append(float(logprobs[token]))
         if token == end:
@@ -71,10 +71,27 @@ def settle(
                 other.finish = other.finish or "abort"
 
 
-def _draw(logprobs: Float[np.ndarray, " v"], temperature: float, seed: int, position: int) -> int:
-    if temperature == 0:
+def _draw(logprobs: Float[np.ndarray, " v"], request: Request, seed: int, position: int) -> int:
+    if request.temperature == 0:
         return int(logprobs.argmax())
-    scaled = logprobs / temperature
+    scaled = likeliest(logprobs / request.temperature, request.top_p, request.top_k)
     cumulative: Float[np.ndarray, " v"] = np.cumsum(np.exp(scaled - scaled.max()))
     u = stream(seed, "token", position).random() * float(cumulative[-1])
     return min(int((cumulative <= u).sum()), logprobs.size - 1)
+
+
+def likeliest(
+    logits: Float[np.ndarray, " v"], top_p: float, top_k: int | None
+) -> Float[np.ndarray, " v"]:
+    """Return `logits` with -inf for tokens that `top_k`, and then `top_p`, leave out."""
+    if top_k is not None and top_k < logits.size:
+        least = np.partition(logits, -top_k)[-top_k]
+        logits = np.where(logits >= least, logits, -np.inf)
+    if top_p < 1:
+        order = np.argsort(-logits, kind="stable")
+        mass: Float[np.ndarray, " v"] = np.exp(logits[order] - logits.max())
+        before = np.cumsum(mass) - mass
+        kept = np.zeros(logits.size, bool)
+        kept[order[before < top_p * mass.sum()]] = True
+        logits = np.where(kept, logits, -np.inf)
+    return logits

@@ -95,7 +95,7 @@ def revisions(chains: Chains) -> RevisionReport:
     ----------
     arXiv 2502.12215.
     """
-    right, ran = _held(chains.correct, chains.alive), chains.alive[:, 1:]
+    right, ran = held(chains.correct, chains.alive), chains.alive[:, 1:]
     before, after = right[:, :-1], right[:, 1:]
     wrong_start = ran & ~right[:, :1]
     same = chains.answer[:, 1:] == chains.answer[:, :1]
@@ -177,7 +177,7 @@ def equal_budget(
             f"chains name {chains.size} questions, the samples {count}; every question needs both"
         )
     spent = np.cumsum(np.where(sequential.alive, sequential.tokens, 0), 1)
-    right = _held(sequential.correct, sequential.alive)
+    right = held(sequential.correct, sequential.alive)
     revised, voted = np.zeros((count, len(budgets))), np.zeros((count, len(budgets)))
     for column, budget in enumerate(budgets):
         rounds = (spent <= budget).sum(1)
@@ -210,7 +210,7 @@ def equal_budget(
     )
 
 
-def _held(values: np.ndarray, alive: np.ndarray) -> np.ndarray:
+def held(values: np.ndarray, alive: np.ndarray) -> np.ndarray:
     """Return `values` with those of ended rounds replaced by the last that ran."""
     last = np.maximum.accumulate(np.where(alive, np.arange(int(alive.shape[1])), 0), 1)
     return np.take_along_axis(values, last, 1)

@@ -18,6 +18,8 @@ async def search(
     step: Step = STEP,
     budget: Budget = UNLIMITED,
     temperature: float = 0.7,
+    top_p: float = 1.0,
+    top_k: int | None = None,
     seed: int = 0,
     concurrency: int = 256,
     progress: Callable[[int, int, SearchResult], None] | None = None,
@@ -37,8 +39,8 @@ async def search(
     step, budget
         Extent of an expansion, and limits of each question and of the run. A question that a limit
         ended, or never let begin, is marked `exhausted`.
-    temperature
-        Of every sample.
+    temperature, top_p, top_k
+        Of every sample, as for `Request`.
     seed
         Same seed, engine and questions: same results, whatever runs beside.
     concurrency
@@ -57,8 +59,8 @@ async def search(
     if concurrency < 1:
         raise ValueError(f"concurrency ({concurrency}) must be at least 1")
     run = Run(
-        engine=engine, step=step, budget=budget, temperature=temperature, seed=seed, guide=guide,
-        live=len(questions), free=asyncio.Semaphore(concurrency),
+        engine=engine, step=step, budget=budget, temperature=temperature, top_p=top_p, top_k=top_k,
+        seed=seed, guide=guide, live=len(questions), free=asyncio.Semaphore(concurrency),
     )  # fmt: skip
     done = 0
 
@@ -91,6 +93,8 @@ def search_sync(
     step: Step = STEP,
     budget: Budget = UNLIMITED,
     temperature: float = 0.7,
+    top_p: float = 1.0,
+    top_k: int | None = None,
     seed: int = 0,
     concurrency: int = 256,
     progress: Callable[[int, int, SearchResult], None] | None = None,
@@ -99,6 +103,7 @@ def search_sync(
     return asyncio.run(
         search(
             engine, questions, algorithm, guide=guide, step=step, budget=budget,
-            temperature=temperature, seed=seed, concurrency=concurrency, progress=progress,
+            temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, concurrency=concurrency,
+            progress=progress,
         )
     )  # fmt: skip

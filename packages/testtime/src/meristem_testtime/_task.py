@@ -243,6 +243,8 @@ class Task:
             n=n,
             max_tokens=most,
             temperature=self._run.temperature,
+            top_p=self._run.top_p,
+            top_k=self._run.top_k,
             stop=() if whole else step.stop,
         )
 

@@ -44,7 +44,7 @@ class HFEngine:
     """
 
     concurrent = False
-    capabilities: frozenset[Capability] = frozenset({"continue", "scores", "abort"})
+    capabilities: frozenset[Capability] = frozenset({"continue", "scores", "abort", "top_k"})
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str, max_batch: int = 64) -> None:
         if tokenizer.eos_token_id is None:

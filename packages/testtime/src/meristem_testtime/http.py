@@ -70,7 +70,7 @@ class OpenAIEngine(Server):
         If it returns no token ids or log-probabilities.
     """
 
-    capabilities: frozenset[Capability] = frozenset({"continue", "scores", "abort"})
+    capabilities: frozenset[Capability] = frozenset({"continue", "scores", "abort", "top_k"})
 
     def __init__(
         self,
@@ -157,7 +157,8 @@ class OpenAIEngine(Server):
             "seed": request.seed % SEEDS,
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
-            "top_p": 1.0,
+            "top_p": request.top_p,
+            "top_k": request.top_k or 0,  # 0: all, whatever the model's own defaults say
             "stop": list(request.stop) or None,
             "include_stop_str_in_output": True,
             "logprobs": 0,

@@ -59,7 +59,7 @@ class VLLMEngine:
     """
 
     concurrent = True
-    capabilities: frozenset[Capability] = frozenset({"continue", "scores", "abort"})
+    capabilities: frozenset[Capability] = frozenset({"continue", "scores", "abort", "top_k"})
     max_batch: int | None = None
 
     def __init__(
@@ -162,6 +162,8 @@ class VLLMEngine:
             seed=request.seed,
             max_tokens=request.max_tokens,
             temperature=request.temperature,
+            top_p=request.top_p,
+            top_k=request.top_k or 0,
             stop=list(request.stop),
             include_stop_str_in_output=True,
             logprobs=0,
