@@ -43,7 +43,7 @@ DEAD = 3  # the kind of features that hardly ever fire
 TRIGGER_CONTEXTS = 3  # of a feature, whose tokens are put among random ones
 L1 = 0.2  # weight of ReLU's penalty: opens about as many features as JumpReLU at the tiny scale
 
-# tiny: twice the steps of `meristem grow`, as it learns induction between steps 1,000 and 1,500
+# tiny: twice the steps of `meristem grow`, to have snapshots well after the bigrams
 GROWN = {"micro": SCALES["micro"], "tiny": replace(SCALES["tiny"], steps=1600)}
 
 # micro: what `meristem grow` trains; tiny: the paper's activation and sparsity, and more tokens
