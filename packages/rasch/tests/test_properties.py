@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from functools import partial
 
 import mpmath
 import numpy as np
@@ -12,11 +13,15 @@ from hypothesis import strategies as st
 from meristem_core.testing import rngs
 from meristem_rasch import (
     CML,
+    JML,
+    ConvergenceError,
     ExistenceError,
+    Fractional,
     Responses,
     andersen_test,
     conditional_probabilities,
     item_fit,
+    likelihood_ratio_dif,
     log_esf,
     martin_loef_test,
     q3,
@@ -24,12 +29,22 @@ from meristem_rasch import (
     score_table,
 )
 from meristem_rasch._cml import Problem
+from meristem_rasch._information import observed_information
+from meristem_rasch._kernel import blocks, conditional, log_gamma, padded
+from meristem_rasch._mml import FEWEST_NODES, _enough
+from meristem_rasch._parameters import layout
 from meristem_rasch._patterns import patterns
+from meristem_rasch._posterior import Marginal
 
 # each example of these laws is several fits
 few = settings(max_examples=max(8, settings().max_examples // 12))
 max_scores = st.lists(st.integers(1, 3), min_size=2, max_size=6)
-thresholds = st.lists(st.lists(st.floats(-12, 12), min_size=1, max_size=3), min_size=2, max_size=12)
+few_items = st.lists(
+    st.integers(1, 3), min_size=2, max_size=4
+)  # of few patterns of missing answers
+tau_of_item = st.lists(st.floats(-12, 12), min_size=1, max_size=3)
+thresholds = st.lists(tau_of_item, min_size=2, max_size=12)
+long_tests = st.lists(tau_of_item, min_size=2, max_size=20)
 
 
 def simulate(rng, persons, max_score, *, missing=0.0):
@@ -56,16 +71,63 @@ def fitted(data, **settings):
 @given(items=thresholds)
 def test_log_esf_equals_50_digit_sums(items):
     with mpmath.workdps(50):
-        gamma = [mpmath.mpf(1)]
-        for tau in items:
-            weights = [mpmath.exp(-mpmath.fsum(tau[:h])) for h in range(len(tau) + 1)]
-            out = [mpmath.mpf(0)] * (len(gamma) + len(tau))
-            for r, value in enumerate(gamma):
-                for h, weight in enumerate(weights):
-                    out[r + h] += value * weight
-            gamma = out
-        wanted = [float(mpmath.log(value)) for value in gamma]
+        weights = [[mpmath.exp(-mpmath.fsum(t[:h])) for h in range(len(t) + 1)] for t in items]
+        wanted = [float(mpmath.log(value)) for value in symmetric_functions(weights)]
     np.testing.assert_allclose(log_esf(items), wanted, rtol=1e-12, atol=1e-11)
+
+
+@few
+@given(items=long_tests)
+def test_conditional_probabilities_equal_50_digit_sums(items):
+    total = sum(map(len, items))
+    ours = conditional_probabilities(items, np.arange(total + 1))
+    with mpmath.workdps(50):
+        weights = [[mpmath.exp(-mpmath.fsum(t[:h])) for h in range(len(t) + 1)] for t in items]
+        gamma = symmetric_functions(weights)
+        for i, weight in enumerate(weights):
+            rest = symmetric_functions(weights[:i] + weights[i + 1 :])
+            for h, w in enumerate(weight):
+                wanted = [float(w * value / gamma[s + h]) for s, value in enumerate(rest)]
+                mine = ours[h : h + len(rest), i, h]
+                np.testing.assert_allclose(mine, wanted, rtol=1e-10, atol=1e-13)
+
+
+def symmetric_functions(weights):
+    """Return the coefficients of the product of the items' polynomials."""
+    gamma = [mpmath.mpf(1)]
+    for weight in weights:
+        out = [mpmath.mpf(0)] * (len(gamma) + len(weight) - 1)
+        for r, value in enumerate(gamma):
+            for h, w in enumerate(weight):
+                out[r + h] += value * w
+        gamma = out
+    return gamma
+
+
+@few
+@given(items=thresholds, rng=rngs())
+def test_log_esf_knows_no_order_and_no_border_between_items(items, rng):
+    plain = log_esf(items)
+    mixed = [items[i] for i in rng.permutation(len(items))]
+    np.testing.assert_allclose(log_esf(mixed), plain, rtol=1e-12, atol=1e-11)
+    first, second = (np.exp(-np.cumsum([0.0, *tau])) for tau in mixed[:2])
+    merged = -np.diff(np.log(np.convolve(first, second)))  # one item, its score their sum
+    np.testing.assert_allclose(log_esf([merged, *mixed[2:]]), plain, rtol=1e-12, atol=1e-11)
+
+
+@few
+@given(items=thresholds, cut=st.floats(0, 1))
+def test_the_choice_of_tilts_and_blocks_does_not_matter(items, cut):
+    m = np.array([len(tau) for tau in items])
+    logw, scores = padded(np.concatenate(items), m), np.arange(m.sum() + 1)
+    place = 1 + int(cut * (len(scores) - 2))
+    parts = [block for part in np.split(scores, [place]) for block in blocks(logw, part)]
+    tilts = {block.tilt for block in parts}
+    assert len(tilts) > 1
+    gamma = np.concatenate([log_gamma(block) for block in parts])
+    np.testing.assert_allclose(gamma, log_esf(items), rtol=1e-12, atol=1e-11)
+    p = np.concatenate([conditional(block) for block in parts])
+    np.testing.assert_allclose(p, conditional_probabilities(items, scores), atol=1e-12)
 
 
 @given(items=thresholds)
@@ -149,7 +211,7 @@ def test_weight_zero_is_no_row(rng, m):
 
 
 @few
-@given(rng=rngs(), m=max_scores)
+@given(rng=rngs(), m=few_items)
 def test_the_order_of_rows_and_items_does_not_matter(rng, m):
     data = simulate(rng, 60, m, missing=0.1)
     columns = rng.permutation(len(m))
@@ -190,7 +252,7 @@ def test_a_rating_scale_never_beats_partial_credit(rng):
 
 
 @few
-@given(rng=rngs(), m=max_scores)
+@given(rng=rngs(), m=few_items)
 def test_residuals_vanish_at_the_estimate(rng, m):
     data = simulate(rng, 60, m, missing=0.1)
     cal = fitted(data)
@@ -245,6 +307,21 @@ def test_equal_groups_have_no_andersen_statistic(rng):
     assert test.statistic == pytest.approx(0, abs=1e-8)
 
 
+@settings(max_examples=3)  # each is sixteen fits
+@given(rng=rngs(), m=st.sampled_from([[1, 1, 1], [1, 2, 1]]))
+def test_item_bias_is_none_between_equal_groups_and_turns_with_them(rng, m):
+    data = simulate(rng, 60, m)
+    fitted(data)
+    table = np.vstack([data.scores, data.scores]).astype(float)
+    bias = partial(likelihood_ratio_dif, estimator=CML(model="pcm"))
+    none = bias(Responses.from_wide(table, max_score=m), ["a"] * 60 + ["b"] * 60)
+    np.testing.assert_allclose(none.effect, np.where(np.isnan(none.effect), np.nan, 0), atol=1e-7)
+    cut = rng.permutation(["a", "b"] * 30)
+    one, other = bias(data, cut.tolist()), bias(data, np.where(cut == "a", "b", "a").tolist())
+    np.testing.assert_allclose(one.effect, -other.effect, atol=1e-7)
+    np.testing.assert_allclose(one.statistic, other.statistic, atol=1e-7)
+
+
 @few
 @given(rng=rngs())
 def test_martin_loef_is_not_negative(rng):
@@ -293,3 +370,61 @@ def test_measures_of_a_subset_use_only_its_items(rng):
     assert (masked.possible == 3).all()
     fit = item_fit(cal, replace(data, scores=gaps))
     assert np.isnan(fit.outfit[2])
+
+
+MARGINAL = st.sampled_from(["rasch", "pcm", "2pl", "gpcm", "grm"])
+
+
+@few
+@given(rng=rngs(), model=MARGINAL, items=st.integers(3, 60))
+def test_the_marginal_likelihood_is_done_with_the_nodes_it_takes(rng, model, items):
+    data = simulate(rng, 20, [1 if model in ("rasch", "2pl") else 2] * items)
+    plan = layout(model, data, 1, {})
+    marginal = Marginal(plan, [data], n_nodes=FEWEST_NODES)
+    psi = plan.start(data)
+    psi = psi + 0.5 * rng.normal(size=len(psi))
+    nodes = _enough(marginal, psi, FEWEST_NODES)
+    coarse, fine = (
+        Marginal(plan, [data], n_nodes=n).value_and_gradient(psi)[0] for n in (nodes, 2 * nodes - 1)
+    )
+    assert coarse == pytest.approx(fine, rel=1e-6)
+
+
+@few
+@given(rng=rngs(), model=MARGINAL)
+def test_the_observed_information_is_that_of_the_likelihood(rng, model):
+    data = simulate(rng, 30, [1, 1, 1] if model in ("rasch", "2pl") else [1, 2, 2])
+    plan = layout(model, data, 1, {})
+    marginal = Marginal(plan, [data], n_nodes=81)
+    psi = plan.start(data)
+    psi = psi + 0.2 * rng.normal(size=len(psi))
+    found, size, step = observed_information(marginal, psi), len(psi), 1e-3
+    assert size <= 10
+
+    def value(j, k, s, t):
+        e = step * np.eye(size)
+        return s * t * marginal.value_and_gradient(psi + s * e[j] + t * e[k])[0]
+
+    for j, k in itertools.combinations_with_replacement(range(size), 2):
+        cross = sum(value(j, k, s, t) for s in (1, -1) for t in (1, -1)) / (4 * step**2)
+        assert found[j, k] == pytest.approx(cross, rel=1e-4, abs=1e-4)
+        assert found[k, j] == pytest.approx(found[j, k], abs=1e-9)
+
+
+@few
+@given(rng=rngs(), n_items=st.integers(3, 8), scale=st.floats(0.2, 20))
+def test_fractions_of_whole_answers_are_joint_maximum_likelihood(rng, n_items, scale):
+    data = simulate(rng, 40, [1] * n_items)
+    data = data.select(persons=(data.raw > 0) & (data.raw < n_items))
+    try:
+        wanted = JML(correction="none").fit(data)
+        one = Fractional(ridge=0, bootstrap=1).fit(data.scores)
+        other = Fractional(ridge=0, bootstrap=1).fit(data.scores, scale)
+    except (ConvergenceError, ExistenceError):
+        assume(False)
+    np.testing.assert_allclose(one.difficulty, wanted.difficulty, atol=1e-4)
+    theta = score_persons(wanted, data, method="mle").theta
+    np.testing.assert_allclose(one.ability, theta, atol=1e-4)
+    for name in ("ability", "difficulty", "ability_se", "difficulty_se"):
+        np.testing.assert_allclose(getattr(other, name), getattr(one, name), rtol=1e-3, atol=1e-4)
+    assert other.dispersion == pytest.approx(scale * one.dispersion, rel=1e-4)
