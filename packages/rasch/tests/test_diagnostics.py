@@ -33,7 +33,7 @@ from meristem_rasch import (
     score_persons,
     simulate_cat,
 )
-from meristem_rasch._adaptive import kullback_leibler
+from meristem_rasch._cat_ranking import kullback_leibler
 from meristem_rasch._curves import curves
 from meristem_rasch._two_way import ability, two_way
 
@@ -194,10 +194,17 @@ def test_links_that_cannot_be_are_refused():
 
 # ---------------------------------------------------------------- adaptive tests
 @few
-@given(rng=rngs(), model=MODELS, rule=st.sampled_from(["information", "closest", "random"]))
-def test_a_batch_is_its_single_runs_and_no_item_comes_twice(rng, model, rule):
+@given(
+    rng=rngs(),
+    model=MODELS,
+    rule=st.sampled_from(["information", "closest", "random"]),
+    estimate=st.sampled_from(["eap", "wle"]),
+)
+def test_a_batch_is_its_single_runs_and_no_item_comes_twice(rng, model, rule, estimate):
     bank, theta = calibration(rng, 12, model), rng.normal(size=5)
-    options = {"max_items": 8, "seed": 7, "rule": rule, "randomesque": 3}
+    options = {
+        "max_items": 8, "seed": 7, "rule": rule, "randomesque": 3, "estimate": estimate,
+    }  # fmt: skip
     batch = simulate_cat(bank, theta, **options)
     for row in batch.items:
         assert len(set(row.tolist())) == 8
@@ -216,6 +223,10 @@ def test_the_whole_bank_gives_the_estimate_of_all_answers(rng, model):
     wanted = score_persons(bank, data, method="eap", n_nodes=121)
     np.testing.assert_allclose(run.final, wanted.theta, atol=1e-9)
     np.testing.assert_allclose(run.final_se, wanted.se, atol=1e-6)
+    warm = replay_cat(bank, data, max_items=10, seed=0, estimate="wle")
+    wanted = score_persons(bank, data, method="wle")
+    np.testing.assert_allclose(warm.final, wanted.theta, atol=1e-9)
+    np.testing.assert_allclose(warm.final_se, wanted.se, atol=1e-9)
     assert (np.take_along_axis(rows, run.items, axis=1) == run.scores).all()
 
 

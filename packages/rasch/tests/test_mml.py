@@ -28,6 +28,7 @@ from meristem_rasch._marginal import Patterns, collapse
 from meristem_rasch._models import at_nodes
 from meristem_rasch._parameters import item_parameters, layout
 from meristem_rasch._posterior import Marginal
+from meristem_rasch._simulate import simulate as draw_answers
 
 few = settings(max_examples=max(8, settings().max_examples // 12))
 
@@ -446,3 +447,32 @@ def test_posteriors_are_no_narrower_than_the_bound_from_the_longest_set_of_answe
     bound = marginal.smallest_sd(psi)
     assert bound <= sd.min()
     assert bound > 0.7 * sd.min()
+
+
+def test_persons_of_mean_0_are_what_a_fit_of_that_scale_estimates():
+    """The marginal likelihood is the same; errors are those of the inverse information there."""
+    known = Calibration.from_parameters("rasch", [[-1.5], [-0.5], [0.2], [0.8], [1.6]])
+    data = draw_answers(known, np.random.default_rng(3).normal(0.7, 1.2, size=300), seed=4)
+    items = MML().fit(data)
+    persons = items.renormalise("persons")
+    assert items.latent_mean > 0.4
+    assert persons.latent_mean == persons.latent[0].mean == persons.latent[0].mean_se == 0
+    np.testing.assert_allclose(persons.threshold, items.threshold - items.latent_mean)
+    back = persons.renormalise(items.items)
+    np.testing.assert_allclose(back.threshold, items.threshold, atol=1e-12)
+    np.testing.assert_allclose(back.vcov, items.vcov, atol=1e-12)
+    assert back.latent[0].mean_se == pytest.approx(items.latent[0].mean_se)
+    # the search itself fixes the persons' mean at 0: its intercepts are minus these thresholds
+    size = len(persons.threshold)
+    np.testing.assert_allclose(persons.threshold, -items.eta[:size], atol=1e-9)
+    np.testing.assert_allclose(persons.vcov, items.eta_vcov[:size, :size], atol=1e-9)
+
+
+def test_persons_cannot_be_the_origin_of_what_estimates_none():
+    known = Calibration.from_parameters("rasch", [[-0.5], [0.0], [0.5]])
+    data = draw_answers(known, np.random.default_rng(0).normal(size=60), seed=1)
+    with pytest.raises(ValueError, match="0 distributions of persons are estimated by CML"):
+        CML().fit(data).renormalise("persons")
+    groups = ["a"] * 30 + ["b"] * 30
+    with pytest.raises(ValueError, match="2 distributions"):
+        MML().fit(data, groups).renormalise("persons")

@@ -157,7 +157,7 @@ def _samples(result: Any, prompt: str) -> list[Text | Samples]:
 def _table(result: Any) -> Table:
     names: list[str] = [k for k in result.evaluations[-1] if k not in ("step", "sample")]
     rows = [[e["step"], *(e.get(name) for name in names)] for e in result.evaluations]
-    columns = [str(NAMES.get(name, name.replace("_", " "))) for name in names]
+    columns = [NAMES.get(name, name.replace("_", " ")) for name in names]
     return Table(columns=["step", *columns], rows=rows)
 
 

@@ -1,10 +1,8 @@
 """Adaptive tests of many examinees at once.
 
-- the next item: most Fisher information at the current estimate ("information"), difficulty
-  closest to it ("closest"), most Kullback-Leibler information within 3 / sqrt(k) of it at the
-  k-th place ("kl", Chang & Ying 1996: good while the estimate is still far off), or any ("random");
-  `randomesque` draws among the best k
-- the estimate is the posterior mean on equally spaced nodes, its error the posterior SD
+- the next item is the best by a rule, or one of the best k (`randomesque`)
+- the estimate is the posterior mean on equally spaced nodes ("eap"), its error the posterior SD; or
+  Warm's weighted likelihood estimate ("wle"), without a prior, its error 1 / sqrt(information)
 - a test ends at `max_items`, at the error `max_se`, or when no item is left within the quotas
 - each examinee has a Philox stream of its own, so that a batch equals single runs bit for bit
 
@@ -19,18 +17,21 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from meristem_rasch._calibration import Calibration
-from meristem_rasch._curves import curves, information
+from meristem_rasch._cat_ranking import Rule, nth_free, ranking_of
+from meristem_rasch._curves import curves
 from meristem_rasch._errors import DataError
+from meristem_rasch._persons import roots
 from meristem_rasch._responses import Responses
 from meristem_rasch._simulate import cumulative
 
-Rule = Literal["information", "closest", "kl", "random"]
+Estimate = Literal["eap", "wle"]
 REACH = 6.0  # logits or latent SDs from the middle to the outermost node
 NODES = 121
-GRID = 801  # abilities at which items are ranked
 
 Areas = tuple[Int[np.ndarray, " I"], Int[np.ndarray, " A"]]  # area of each item, most per area
 
+Measures = tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]  # and their errors
+Measure = Callable[[Int[np.ndarray, " n"], Int[np.ndarray, " n"], Int[np.ndarray, " n"]], Measures]
 Answer = Callable[[Int[np.ndarray, " n"], Int[np.ndarray, " n"], int], Int[np.ndarray, " n"]]
 
 
@@ -51,7 +52,7 @@ class CatRun:
 
     @property
     def final_se(self) -> Float[np.ndarray, " n"]:
-        """Its posterior standard deviation."""
+        """Its standard error; of "eap" the posterior standard deviation."""
         return np.take_along_axis(self.se, self.length[:, None] - 1, axis=1)[:, 0]
 
     def responses(self, bank: Calibration) -> Responses:
@@ -88,6 +89,7 @@ def simulate_cat(
     max_items: int,
     seed: int,
     rule: Rule = "information",
+    estimate: Estimate = "eap",
     max_se: float | int | None = None,
     randomesque: int = 1,
     content: Sequence[str] | None = None,
@@ -103,8 +105,10 @@ def simulate_cat(
         Calibrated items.
     max_items
         Length at which a test ends.
+    estimate
+        "eap", or "wle", for which the prior gives the first item only.
     max_se
-        Posterior SD at which it ends before.
+        Error of the estimate at which it ends before.
     randomesque
         Number of best items among which one is drawn.
     content, quota
@@ -127,7 +131,7 @@ def simulate_cat(
 
     free = np.ones((len(theta), len(bank.items)), dtype=bool)
     areas = _areas(bank, content, quota)
-    rules = (rule, max_se, randomesque, areas, _prior(bank, mean, sd))
+    rules = (rule, estimate, max_se, randomesque, areas, _prior(bank, mean, sd))
     return _administer(bank, answer, draws, free, *rules)
 
 
@@ -138,6 +142,7 @@ def replay_cat(
     max_items: int,
     seed: int,
     rule: Rule = "information",
+    estimate: Estimate = "eap",
     max_se: float | int | None = None,
     randomesque: int = 1,
     content: Sequence[str] | None = None,
@@ -153,7 +158,7 @@ def replay_cat(
         raise DataError("the items of the data are not those of the bank; select and order them")
     draws = _draws(seed, len(data.persons), max_items, bank)
     areas = _areas(bank, content, quota)
-    rules = (rule, max_se, randomesque, areas, _prior(bank, mean, sd))
+    rules = (rule, estimate, max_se, randomesque, areas, _prior(bank, mean, sd))
 
     def answer(rows: np.ndarray, items: np.ndarray, place: int) -> np.ndarray:
         return data.scores[rows, items].astype(np.int64)
@@ -201,6 +206,7 @@ def _administer(
     draws: Float[np.ndarray, "n T 2"],
     free: Bool[np.ndarray, "n I"],
     rule: Rule,
+    estimate: Estimate,
     max_se: float | int | None,
     randomesque: int,
     areas: Areas | None,
@@ -210,14 +216,11 @@ def _administer(
         raise DataError(f"randomesque ({randomesque}) and max_se ({max_se}) must be positive")
     n, places = draws.shape[:2]
     run = _empty_run(n, places)
-    nodes = prior[0] + prior[1] * np.linspace(-REACH, REACH, NODES)
-    p = curves(bank, nodes)[0]
-    log_p = np.log(np.where(p > 0, p, 1e-300)).transpose(1, 2, 0)  # item, score, node
-    posterior = np.tile(-(((nodes - prior[0]) / prior[1]) ** 2) / 2, (n, 1))
-    ranking, place_of = _ranking(bank, rule)
+    measure = _warm(bank, n) if estimate == "wle" else _posterior_mean(bank, n, prior)
+    ranking, place_of = ranking_of(bank, rule)
     if rule == "random":
         randomesque = len(bank.items)
-    estimate, left = np.full(n, prior[0]), free.sum(axis=1)
+    theta, left = np.full(n, prior[0]), free.sum(axis=1)
     used = np.zeros((n, 0 if areas is None else len(areas[1])), dtype=np.int64)
     active: Int[np.ndarray, " m"] = np.flatnonzero(left > 0)
     if len(active) < n:
@@ -225,26 +228,49 @@ def _administer(
     for place in range(places):
         k = np.minimum(left[active], randomesque)
         rank = (draws[active, place, 1] * k).astype(np.int64)
-        at, order = place_of(estimate[active]), ranking(place)
-        chosen = _nth_free(order, at, free, active, rank, place + randomesque)
+        at, order = place_of(theta[active]), ranking(place)
+        chosen = nth_free(order, at, free, active, rank, place + randomesque)
         scores = answer(active, chosen, place)
         free[active, chosen] = False
         left[active] -= 1
         if areas is not None:
             _close_areas(free, left, used, areas, active, chosen)
-        posterior[active] += log_p[chosen, scores]
-        weights = np.exp(posterior[active] - posterior[active].max(axis=1, keepdims=True))
-        weights /= weights.sum(axis=1, keepdims=True)
-        mean = (weights * nodes).sum(axis=1)  # a matrix product would depend on the batch's size
-        sd = np.sqrt(np.maximum((weights * nodes**2).sum(axis=1) - mean**2, 0))
-        estimate[active] = mean
+        theta[active], se = measure(active, chosen, scores)
         run.items[active, place], run.scores[active, place] = chosen, scores
-        run.theta[active, place], run.se[active, place] = mean, sd
+        run.theta[active, place], run.se[active, place] = theta[active], se
         run.length[active] = place + 1
-        active = active[(sd > (0.0 if max_se is None else max_se)) & (left[active] > 0)]
+        active = active[(se > (0.0 if max_se is None else max_se)) & (left[active] > 0)]
         if not len(active):
             break
     return run
+
+
+def _posterior_mean(bank: Calibration, n: int, prior: tuple[float, float]) -> Measure:
+    """Return the function that takes answers in and gives posterior means and SDs."""
+    nodes = prior[0] + prior[1] * np.linspace(-REACH, REACH, NODES)
+    p = curves(bank, nodes)[0]
+    log_p = np.log(np.where(p > 0, p, 1e-300)).transpose(1, 2, 0)  # item, score, node
+    posterior = np.tile(-(((nodes - prior[0]) / prior[1]) ** 2) / 2, (n, 1))
+
+    def measure(rows: np.ndarray, items: np.ndarray, scores: np.ndarray) -> Measures:
+        posterior[rows] += log_p[items, scores]
+        weights = np.exp(posterior[rows] - posterior[rows].max(axis=1, keepdims=True))
+        weights /= weights.sum(axis=1, keepdims=True)
+        mean = (weights * nodes).sum(axis=1)  # a matrix product would depend on the batch's size
+        return mean, np.sqrt(np.maximum((weights * nodes**2).sum(axis=1) - mean**2, 0))
+
+    return measure
+
+
+def _warm(bank: Calibration, n: int) -> Measure:
+    """Return the function that takes answers in and gives Warm's estimates and their errors."""
+    table = np.full((n, len(bank.items)), -1, dtype=np.int64)
+
+    def measure(rows: np.ndarray, items: np.ndarray, scores: np.ndarray) -> Measures:
+        table[rows, items] = scores
+        return roots(bank, table[rows], "wle", 0.0, 1.0)
+
+    return measure
 
 
 def _empty_run(n: int, places: int) -> CatRun:
@@ -271,69 +297,3 @@ def _close_areas(
     rows = active[full]
     free[rows] &= area[None, :] != area[chosen[full]][:, None]
     left[rows] = free[rows].sum(axis=1)
-
-
-def _ranking(
-    bank: Calibration, rule: Rule
-) -> tuple[Callable[[int], Int[np.ndarray, "g I"]], Callable[[np.ndarray], Int[np.ndarray, " m"]]]:
-    """Return the items from best to worst along a grid, by place, and an estimate's grid point."""
-    if rule == "random":
-        anyhow = np.arange(len(bank.items), dtype=np.int32)[None, :]
-        return lambda place: anyhow, lambda theta: np.zeros(len(theta), dtype=np.int64)
-    middle = float(bank.threshold.mean())
-    reach = REACH + float(np.abs(bank.threshold - middle).max())
-    grid = np.linspace(middle - reach, middle + reach, GRID)
-    step = float(grid[1] - grid[0])
-
-    def place_of(theta: np.ndarray) -> Int[np.ndarray, " m"]:
-        return np.rint((theta - grid[0]) / step).astype(np.int64).clip(0, GRID - 1)
-
-    if rule == "kl":
-        return lambda place: _best_first(kullback_leibler(bank, grid, place + 1)), place_of
-    closest = rule == "closest"
-    worth = -np.abs(grid[:, None] - bank.difficulty) if closest else information(bank, grid)
-    order = _best_first(worth)
-    return lambda place: order, place_of
-
-
-def _best_first(worth: Float[np.ndarray, "g I"]) -> Int[np.ndarray, "g I"]:
-    return np.argsort(-worth, axis=1, kind="stable").astype(np.int32)
-
-
-def kullback_leibler(
-    bank: Calibration, grid: Float[np.ndarray, " g"], k: int
-) -> Float[np.ndarray, "g I"]:
-    """Return the integral of KL(theta0 || theta) over |theta - theta0| < 3 / sqrt(k), on a grid.
-
-    The grid is equally spaced; where the interval leaves it, its part inside counts.
-    """
-    p = curves(bank, grid)[0]
-    log_p = np.log(np.where(p > 0, p, 1.0))
-    step = float(grid[1] - grid[0])
-    reach = max(1, round(3 / np.sqrt(k) / step))
-    low = np.maximum(np.arange(len(grid)) - reach, 0)
-    high = np.minimum(np.arange(len(grid)) + reach, len(grid) - 1)
-    # trapezoid rule from the first node
-    sums = np.cumsum((log_p[1:] + log_p[:-1]) / 2 * step, axis=0)
-    sums = np.concatenate([np.zeros((1, *p.shape[1:])), sums])
-    width = ((high - low) * step)[:, None]
-    return width * (p * log_p).sum(axis=2) - (p * (sums[high] - sums[low])).sum(axis=2)
-
-
-def _nth_free(
-    order: Int[np.ndarray, "g I"],
-    at: Int[np.ndarray, " m"],
-    free: Bool[np.ndarray, "n I"],
-    rows: Int[np.ndarray, " m"],
-    rank: Int[np.ndarray, " m"],
-    depth: int,
-) -> Int[np.ndarray, " m"]:
-    """Return the free item of this rank (0 = best); looks `depth` deep, deeper where it must."""
-    candidates = order[:, :depth][at]
-    count = free[rows[:, None], candidates].cumsum(axis=1)
-    out = candidates[np.arange(len(rows)), (count > rank[:, None]).argmax(axis=1)].astype(np.int64)
-    short = np.flatnonzero(count[:, -1] <= rank)
-    if len(short):
-        full = order.shape[1]
-        out[short] = _nth_free(order, at[short], free, rows[short], rank[short], full)
-    return out

@@ -160,17 +160,22 @@ class Calibration:
         """Akaike's criterion, -2 log L + 2 parameters."""
         return -2 * self.loglik + 2 * self.n_parameters
 
-    def renormalise(self, reference: Sequence[str]) -> "Calibration":
+    def renormalise(self, reference: Sequence[str] | Literal["persons"]) -> "Calibration":
         """Return the calibration with the mean location of the `reference` items at 0.
+
+        With "persons" the mean of the (one) estimated distribution of persons is 0 instead, as in
+        mirt and TAM.
 
         Raises
         ------
         ValueError
             If an item is unknown, none is given, or slopes are free (their scale is that of the
-            persons' distribution).
+            persons' distribution); by "persons" if no distribution is estimated, or several are.
         """
         if self.model in ("2pl", "3pl", "gpcm", "grm"):
             raise ValueError(f"a {self.model} calibration is scaled by its persons; use `link`")
+        if reference == "persons":
+            return self._from_persons()
         unknown = [label for label in reference if label not in self.items]
         if unknown or not len(reference):
             raise ValueError(f"unknown reference {unknown}; name one or more of {self.items}")
@@ -186,6 +191,22 @@ class Calibration:
             latent_mean=self.latent_mean - shift,
             latent=latent,
             latent_cov=latent_cov,
+        )
+
+    def _from_persons(self) -> "Calibration":
+        if len(self.latent) != 1 or self.latent_cov is None:
+            raise ValueError(
+                f"{len(self.latent)} distributions of persons are estimated by {self.method}; "
+                "'persons' needs one, as MML without groups has it"
+            )
+        (group,), row = self.latent, self.latent_cov[0]
+        return replace(
+            self,
+            threshold=self.threshold - group.mean,
+            vcov=self.vcov - row - row[:, None] + group.mean_se**2,
+            latent_mean=0.0,
+            latent=(replace(group, mean=0.0, mean_se=0.0),),
+            latent_cov=np.zeros_like(self.latent_cov),
         )
 
     def to_frame(self) -> dict[str, Any]:

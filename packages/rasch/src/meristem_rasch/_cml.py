@@ -26,7 +26,7 @@ from meristem_rasch._design import (
     partial_credit,
     rating_scale,
 )
-from meristem_rasch._errors import ConvergenceError, DataError, ExistenceError
+from meristem_rasch._errors import DataError, ExistenceError, Status, conclude
 from meristem_rasch._existence import check_existence
 from meristem_rasch._kernel import (
     backward,
@@ -72,8 +72,14 @@ class CML:
     tol: float = 1e-10
     max_steps: int = 100
 
-    def fit(self, data: Responses) -> Calibration:
+    def fit(self, data: Responses, *, strict: bool = True) -> Calibration:
         """Return the calibration of `data`.
+
+        Parameters
+        ----------
+        strict
+            Whether a search that ends before `tol` raises; else its last state is returned, of
+            status "max_steps".
 
         Raises
         ------
@@ -92,8 +98,13 @@ class CML:
         check_existence(data, groups, each_item=self.design is None and self.model != "rsm")
         model = self._model(data)
         problem = Problem(data, groups)
-        eta, n_iter = self._maximise(problem, model)
-        return self._calibration(problem, model, eta, n_iter)
+        eta, n_iter, converged = self._maximise(problem, model)
+        return conclude(
+            lambda status: self._calibration(problem, model, eta, n_iter, status),
+            converged=converged,
+            strict=strict,
+            message=f"no convergence to {self.tol} within {self.max_steps} steps; raise max_steps",
+        )
 
     def _model(self, data: Responses) -> Linear:
         m = data.max_score
@@ -114,10 +125,12 @@ class CML:
             )
         return linear(design, offset)
 
-    def _maximise(self, problem: "Problem", model: Linear) -> tuple[Float[np.ndarray, " P"], int]:
+    def _maximise(
+        self, problem: "Problem", model: Linear
+    ) -> tuple[Float[np.ndarray, " P"], int, bool]:
         eta = model.start(problem.start())
         if not len(eta):
-            return eta, 0
+            return eta, 0, True
 
         def evaluate(x: Float[np.ndarray, " P"]) -> tuple[float, Float[np.ndarray, " P"]]:
             value, gradient = problem.value_and_gradient(model.thresholds(x))
@@ -145,14 +158,15 @@ class CML:
             check=check,
             measure=lambda step: float(np.abs(model.change(step)).max()),
         )
-        if not found.converged:
-            raise ConvergenceError(
-                f"no convergence to {self.tol} within {self.max_steps} steps; raise max_steps"
-            )
-        return found.x, found.n_iter
+        return found.x, found.n_iter, found.converged
 
     def _calibration(
-        self, problem: "Problem", model: Linear, eta: Float[np.ndarray, " P"], n_iter: int
+        self,
+        problem: "Problem",
+        model: Linear,
+        eta: Float[np.ndarray, " P"],
+        n_iter: int,
+        status: Status,
     ) -> Calibration:
         tau, data, null = model.thresholds(eta), problem.data, model.null
         hessian = model.hessian(problem.hessian(tau))
@@ -178,7 +192,7 @@ class CML:
             n_parameters=len(eta) - int(null.any()),
             n_iter=n_iter,
             extreme_persons=extreme_persons(data),
-            status="converged",
+            status=status,
         )
         return out if self.anchors else out.renormalise(self.reference or data.items)
 

@@ -1,5 +1,13 @@
 """What can go wrong, named so that callers can tell the cases apart."""
 
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+Result = TypeVar("Result")
+Status = Literal["converged", "max_steps"]
+
 
 class DataError(ValueError):
     """The responses break a rule of the model; the message names item, value, rule and mend."""
@@ -14,4 +22,32 @@ class IdentificationError(ValueError):
 
 
 class ConvergenceError(RuntimeError):
-    """The iterations ended before the stopping rule was met."""
+    """The iterations ended before the stopping rule was met.
+
+    `state` is the result as it was then, of status "max_steps"; None where none can be made.
+    """
+
+    def __init__(self, message: str, state: Any = None) -> None:
+        super().__init__(message)
+        self.state = state
+
+
+def conclude(
+    result: Callable[[Status], Result], *, converged: bool, strict: bool, message: str
+) -> Result:
+    """Return the result; if the search has not converged, raise it unless `strict` is off.
+
+    Raises
+    ------
+    ConvergenceError
+        Also without `strict`, where the information is singular at the last state.
+    """
+    if converged:
+        return result("converged")
+    try:
+        state = result("max_steps")
+    except (ExistenceError, np.linalg.LinAlgError) as error:
+        raise ConvergenceError(f"{message} (and there are no errors there: {error})") from error
+    if strict:
+        raise ConvergenceError(f"{message}, or take it as it is with strict=False", state)
+    return state

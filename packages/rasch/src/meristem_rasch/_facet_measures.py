@@ -14,6 +14,7 @@ from scipy.stats import chi2
 
 from meristem_rasch._ascent import Top, Vector
 from meristem_rasch._calibration import LatentGroup
+from meristem_rasch._errors import Status
 from meristem_rasch._facet_design import Column, Plan, centred
 from meristem_rasch._facet_marginal import Averages, Marginal, averages, fourth_moment
 from meristem_rasch._facet_results import FacetCalibration
@@ -43,6 +44,7 @@ def joint_calibration(
     columns: tuple[Column, ...],
     x: Vector,
     found: Top,
+    status: Status,
 ) -> FacetCalibration:
     """Return the calibration at joint estimates x, centred and corrected after a search."""
     at = moments(design, x)
@@ -64,6 +66,7 @@ def joint_calibration(
         loglik=found.loglik,
         n_parameters=_n_parameters(design),
         n_iter=len(found.history),
+        status=status,
         history=found.history,
         ratings=data,
         expected=at.mean,
@@ -82,6 +85,7 @@ def marginal_calibration(
     columns: tuple[Column, ...],
     x: Vector,
     history: tuple[float, ...],
+    status: Status,
 ) -> FacetCalibration:
     """Return the calibration at marginal estimates x."""
     design, x = surface.cells, centred(plan, surface.cells, columns, x)
@@ -123,6 +127,7 @@ def marginal_calibration(
         loglik=at.loglik,
         n_parameters=_n_parameters(design) + 1,
         n_iter=len(history),
+        status=status,
         history=history,
         ratings=data,
         expected=fit.mean,

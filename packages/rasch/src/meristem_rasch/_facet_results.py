@@ -33,6 +33,7 @@ class FacetCalibration:
     loglik: float  # before "wright" or "jackknife"
     n_parameters: int
     n_iter: int
+    status: str
     history: tuple[float, ...]
     ratings: Ratings
     expected: Float[np.ndarray, " n"]  # (posterior mean of the) expected score

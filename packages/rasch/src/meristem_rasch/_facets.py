@@ -9,6 +9,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,7 @@ import numpy as np
 from meristem_rasch._ascent import Top, Vector, ascend
 from meristem_rasch._checkpoint import Checkpoint
 from meristem_rasch._connected import check_connected
-from meristem_rasch._errors import ConvergenceError, DataError, ExistenceError
+from meristem_rasch._errors import ConvergenceError, DataError, ExistenceError, Status, conclude
 from meristem_rasch._facet_correction import corrected
 from meristem_rasch._facet_design import (
     Column,
@@ -98,6 +99,7 @@ class Facets:
         self,
         data: Ratings,
         *,
+        strict: bool = True,
         progress: Callable[[int, float], None] | None = None,
         checkpoint: Path | str | None = None,
     ) -> FacetCalibration:
@@ -105,6 +107,9 @@ class Facets:
 
         Parameters
         ----------
+        strict
+            Whether a search that ends before `tol` raises; else its last state is returned, of
+            status "max_steps".
         progress
             Called after each step with its number and the largest change.
         checkpoint
@@ -142,9 +147,14 @@ class Facets:
             parts = (data.score, data.weight, *data.codes.values())
             kept = Checkpoint(checkpoint, (self, data.facets), parts)
         search = _Search(self, progress, kept)
-        if self.method == "mml":
-            return self._marginal(data, design, x, columns, search)
-        return self._joint(data, design, x, columns, search)
+        estimate = self._marginal if self.method == "mml" else self._joint
+        result = estimate(data, design, x, columns, search)
+        return conclude(
+            result,
+            converged=all(search.converged),
+            strict=strict,
+            message=f"no convergence to {self.tol} within {self.max_steps} steps; raise max_steps",
+        )
 
     def _plan(self) -> Plan:
         grouped = self.group_anchor
@@ -167,7 +177,7 @@ class Facets:
         x: Vector,
         columns: tuple[Column, ...],
         search: "_Search",
-    ) -> FacetCalibration:
+    ) -> Callable[[Status], FacetCalibration]:
         plan = self._plan()
         if self.correction in ("wright", "jackknife"):
             halves = self.correction == "jackknife"
@@ -175,7 +185,7 @@ class Facets:
         else:
             found = search.joint(design, x)
             x = centred(plan, design, columns, found.x)
-        return joint_calibration(plan, data, design, columns, x, found)
+        return partial(joint_calibration, plan, data, design, columns, x, found)
 
     def _marginal(
         self,
@@ -184,7 +194,7 @@ class Facets:
         x: Vector,
         columns: tuple[Column, ...],
         search: "_Search",
-    ) -> FacetCalibration:
+    ) -> Callable[[Status], FacetCalibration]:
         if self.n_nodes is not None and not 3 <= self.n_nodes <= MOST_NODES:
             raise DataError(f"n_nodes is {self.n_nodes}; give 3 to {MOST_NODES}")
         if len(x) > MOST_PARAMETERS:
@@ -202,8 +212,9 @@ class Facets:
             found = search(surface, x, label=label, tol=tol, check=self._check_spread)
             x, history = found.x, history + found.history
             wanted = self.n_nodes or surface.at(x).enough()
-            if tol == self.tol and wanted == n_nodes:
-                return marginal_calibration(self._plan(), data, surface, columns, x, history)
+            if not found.converged or (tol == self.tol and wanted == n_nodes):
+                plan = self._plan()
+                return partial(marginal_calibration, plan, data, surface, columns, x, history)
             n_nodes, tol = wanted, self.tol
         raise ConvergenceError(
             f"a posterior is narrower than the spacing of {MOST_NODES} nodes; set n_nodes, or use "
@@ -220,11 +231,12 @@ class Facets:
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """The searches of one fit."""
+    """The searches of one fit, and whether each has converged."""
 
     config: Facets
     progress: Callable[[int, float], None] | None
     checkpoint: Checkpoint | None
+    converged: list[bool] = field(default_factory=list[bool])
 
     def joint(self, design: Design, x: Vector, label: str = "") -> Top:
         return self(Joint(design), x, label=label, tol=self.config.tol)
@@ -249,8 +261,5 @@ class _Search:
             label=label,
             check=check,
         )
-        if not found.converged:
-            raise ConvergenceError(
-                f"no convergence to {tol} within {config.max_steps} steps; raise max_steps"
-            )
+        self.converged.append(found.converged)
         return found

@@ -22,7 +22,7 @@ from meristem_rasch._calibration import Calibration
 from meristem_rasch._cml import check_model
 from meristem_rasch._connected import check_connected
 from meristem_rasch._design import rating_scale
-from meristem_rasch._errors import ConvergenceError, DataError, ExistenceError, IdentificationError
+from meristem_rasch._errors import DataError, ExistenceError, IdentificationError, Status, conclude
 from meristem_rasch._existence import check_existence
 from meristem_rasch._newton_cg import Design, maximise, moments, steps_of
 from meristem_rasch._patterns import distinct_rows, extreme_persons, patterns
@@ -52,8 +52,14 @@ class JML:
     tol: float = 1e-8
     max_steps: int = 100
 
-    def fit(self, data: Responses) -> Calibration:
+    def fit(self, data: Responses, *, strict: bool = True) -> Calibration:
         """Return the calibration of `data`; `loglik` is that of the (adjusted) joint likelihood.
+
+        Parameters
+        ----------
+        strict
+            Whether a search that ends before `tol` raises; else its last state is returned, of
+            status "max_steps".
 
         Raises
         ------
@@ -67,7 +73,13 @@ class JML:
         check_model(self.model, data)
         held = self._held(data)
         if self.correction == "jackknife":
-            return _jackknifed(replace(self, correction="none"), data)
+            corrected = _jackknifed(replace(self, correction="none"), data)
+            return conclude(
+                lambda status: replace(corrected, status=status),
+                converged=corrected.status == "converged",
+                strict=strict,
+                message=self._unfinished,
+            )
         steps = rating_scale(data.max_score) if self.model == "rsm" else None
         check_existence(data, patterns(data))
         design, answers = self._design(data)
@@ -78,38 +90,45 @@ class JML:
         at = design.sizes[0] + np.flatnonzero(held)
         design.free[at], x[at] = False, [self.anchors[data.items[i]] for i in np.flatnonzero(held)]
         found = maximise(design, x, tol=self.tol, max_steps=self.max_steps)
-        if not found.converged:
-            raise ConvergenceError(f"no convergence to {self.tol} within {self.max_steps} steps")
-        scale = (answers - 1) / answers if self.correction == "wright" else 1.0
-        location = found.x[design.sizes[0] : design.n_levels]
-        kappa = np.broadcast_to(steps_of(design, found.x), (len(location), width))
-        inside = np.arange(1, width + 1) <= data.max_score[:, None]
-        tau = scale * (location[:, None] + kappa)[inside]
-        vcov = scale**2 * _covariance(design, found.x, data, steps)
-        if held.any():
-            vcov = vcov * ~held * ~held[:, None]  # one threshold an item
-        out = Calibration(
-            model=self.model,
-            method="JML",
-            items=data.items,
-            max_score=data.max_score,
-            threshold=tau,
-            vcov=vcov,
-            eta=tau,
-            eta_vcov=vcov,
-            slope=np.ones(len(data.items)),
-            slope_se=np.zeros(len(data.items)),
-            guess=np.zeros(len(data.items)),
-            latent_mean=np.nan,
-            latent_sd=np.nan,
-            loglik=found.moments.loglik,
-            n_parameters=(len(tau) if steps is None else steps.shape[1]) - max(int(held.sum()), 1),
-            n_iter=len(found.history),
-            history=found.history,
-            extreme_persons=extreme_persons(data),
-            status="converged",
-        )
-        return out if held.any() else out.renormalise(data.items)
+
+        def result(status: Status) -> Calibration:
+            scale = (answers - 1) / answers if self.correction == "wright" else 1.0
+            location = found.x[design.sizes[0] : design.n_levels]
+            kappa = np.broadcast_to(steps_of(design, found.x), (len(location), width))
+            inside = np.arange(1, width + 1) <= data.max_score[:, None]
+            tau = scale * (location[:, None] + kappa)[inside]
+            vcov = scale**2 * _covariance(design, found.x, data, steps)
+            if held.any():
+                vcov = vcov * ~held * ~held[:, None]  # one threshold an item
+            parameters = len(tau) if steps is None else steps.shape[1]
+            out = Calibration(
+                model=self.model,
+                method="JML",
+                items=data.items,
+                max_score=data.max_score,
+                threshold=tau,
+                vcov=vcov,
+                eta=tau,
+                eta_vcov=vcov,
+                slope=np.ones(len(data.items)),
+                slope_se=np.zeros(len(data.items)),
+                guess=np.zeros(len(data.items)),
+                latent_mean=np.nan,
+                latent_sd=np.nan,
+                loglik=found.moments.loglik,
+                n_parameters=parameters - max(int(held.sum()), 1),
+                n_iter=len(found.history),
+                history=found.history,
+                extreme_persons=extreme_persons(data),
+                status=status,
+            )
+            return out if held.any() else out.renormalise(data.items)
+
+        return conclude(result, converged=found.converged, strict=strict, message=self._unfinished)
+
+    @property
+    def _unfinished(self) -> str:
+        return f"no convergence to {self.tol} within {self.max_steps} steps; raise max_steps"
 
     def _held(self, data: Responses) -> Bool[np.ndarray, " I"]:
         unknown = [label for label in self.anchors if label not in data.items]
@@ -173,7 +192,7 @@ def _jackknifed(plain: JML, data: Responses) -> Calibration:
     Every person becomes four of half the weight: those with every second answer, and those with
     every second pair of answers, which links the halves.
     """
-    whole = plain.fit(data)
+    whole = plain.fit(data, strict=False)
     place = np.cumsum(data.mask, axis=1) - 1
     halves = [place % 2 == 0, place % 2 == 1, place // 2 % 2 == 0, place // 2 % 2 == 1]
     split = Responses(
@@ -184,13 +203,14 @@ def _jackknifed(plain: JML, data: Responses) -> Calibration:
         weight=np.tile(data.weight / 2, 4),
     )
     try:
-        half = plain.fit(split)
+        half = plain.fit(split, strict=False)
     except (ExistenceError, IdentificationError) as error:
         raise type(error)(
             f"in halves of the answers, which 'jackknife' compares: {error}; or use 'epsilon'"
         ) from error
     tau = 2 * whole.threshold - half.threshold
-    return replace(whole, threshold=tau, eta=tau)
+    status = half.status if whole.status == "converged" else whole.status
+    return replace(whole, threshold=tau, eta=tau, status=status)
 
 
 def _counted(

@@ -22,7 +22,7 @@ from meristem_rasch._calibration import Calibration, LatentGroup
 from meristem_rasch._checkpoint import Checkpoint
 from meristem_rasch._cml import check_model
 from meristem_rasch._design import Anchor
-from meristem_rasch._errors import ConvergenceError, DataError, ExistenceError
+from meristem_rasch._errors import ConvergenceError, DataError, ExistenceError, Status, conclude
 from meristem_rasch._information import covariance
 from meristem_rasch._optimise import minimise
 from meristem_rasch._parameters import Layout, item_parameters, layout
@@ -78,6 +78,7 @@ class MML:
         data: Responses,
         groups: Labels | None = None,
         *,
+        strict: bool = True,
         progress: Callable[[int, float], None] | None = None,
         checkpoint: Path | str | None = None,
     ) -> Calibration:
@@ -88,6 +89,9 @@ class MML:
         groups
             A label for each person; every group has its own mean and sd. The first group in order
             of appearance has mean 0 (and sd 1 where slopes are free) unless items are anchored.
+        strict
+            Whether a search that ends before `tol` raises; else its last state is returned, of
+            status "max_steps".
         progress
             Called after each step on all persons with its number and the largest change, in
             logits; numbers start again when the nodes are refined.
@@ -118,8 +122,14 @@ class MML:
             parts_of = (data.scores, data.max_score, data.weight, label)
             kept = Checkpoint(checkpoint, (self, data.items), parts_of)
         psi = self._from_sample(data, groups, plan, self._start(data, plan, groups))
-        psi, history = self._maximise(marginal, psi, kept, progress)
-        return self._calibration(data, marginal, psi, names, history)
+        psi, history, converged = self._maximise(marginal, psi, kept, progress)
+        return conclude(
+            lambda status: self._calibration(data, marginal, psi, names, history, status),
+            converged=converged,
+            strict=strict,
+            message=f"no convergence to {self.tol} within {self.max_steps} steps; raise max_steps "
+            "or simplify the model",
+        )
 
     def _maximise(
         self,
@@ -127,8 +137,10 @@ class MML:
         psi: Float[np.ndarray, " P"],
         kept: Checkpoint | None,
         progress: Callable[[int, float], None] | None,
-    ) -> tuple[Float[np.ndarray, " P"], tuple[float, ...]]:
-        """Return the optimum on a grid that is fine enough there, and the likelihoods on the way.
+    ) -> tuple[Float[np.ndarray, " P"], tuple[float, ...], bool]:
+        """Return the optimum on a grid that is fine enough there, the likelihoods on the way.
+
+        And whether it was reached.
 
         A coarse grid has its own optimum: the search goes there only roughly, then on a finer grid.
         """
@@ -149,13 +161,10 @@ class MML:
             )
             psi, history = found.x, history + [-value for value in found.history]
             if not found.converged:
-                raise ConvergenceError(
-                    f"no convergence to {self.tol} within {self.max_steps} steps; raise max_steps "
-                    "or simplify the model"
-                )
+                return psi, tuple(history), False
             wanted = _enough(marginal, psi, marginal.n_nodes)
             if not rough and (self.n_nodes is not None or wanted == marginal.n_nodes):
-                return psi, tuple(history)
+                return psi, tuple(history), True
             rough = wanted > marginal.n_nodes
             marginal.n_nodes = wanted
 
@@ -197,6 +206,7 @@ class MML:
         psi: Float[np.ndarray, " P"],
         names: tuple[str, ...],
         history: tuple[float, ...],
+        status: Status,
     ) -> Calibration:
         plan = marginal.plan
         spread = covariance(marginal, psi, self.se)
@@ -234,7 +244,7 @@ class MML:
             n_iter=len(history),
             history=history,
             extreme_persons=(),
-            status="converged",
+            status=status,
         )
         free = not self.anchors and not plan.slopes_free
         return out.renormalise(data.items) if free else out

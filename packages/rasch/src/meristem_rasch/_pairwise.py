@@ -20,7 +20,7 @@ from scipy.special import expit, log_expit
 from meristem_rasch._calibration import Calibration
 from meristem_rasch._cml import check_model
 from meristem_rasch._design import Anchor, Linear, anchored, linear, partial_credit, rating_scale
-from meristem_rasch._errors import ConvergenceError, ExistenceError
+from meristem_rasch._errors import ExistenceError, Status, conclude
 from meristem_rasch._optimise import Solve, minimise
 from meristem_rasch._patterns import extreme_persons
 from meristem_rasch._responses import Responses
@@ -39,8 +39,14 @@ class Pairwise:
     tol: float = 1e-10
     max_steps: int = 100
 
-    def fit(self, data: Responses) -> Calibration:
+    def fit(self, data: Responses, *, strict: bool = True) -> Calibration:
         """Return the calibration of `data`; `loglik` is the composite log-likelihood.
+
+        Parameters
+        ----------
+        strict
+            Whether a search that ends before `tol` raises; else its last state is returned, of
+            status "max_steps".
 
         Raises
         ------
@@ -75,36 +81,43 @@ class Pairwise:
 
         eta = model.start(np.zeros(len(counts)))
         found = minimise(evaluate, curvature, eta, tol=self.tol, max_steps=self.max_steps)
-        if not found.converged:
-            raise ConvergenceError(f"no convergence to {self.tol} within {self.max_steps} steps")
-        tau = model.thresholds(found.x)
-        inverse = cho_solve(_factor(hessian(found.x), model.null), np.eye(len(eta)))
-        spread = sum(
-            ((s * w[:, None]).T @ s for w, s in _scores(data, tau)), np.zeros(counts.shape)
+
+        def result(status: Status) -> Calibration:
+            tau = model.thresholds(found.x)
+            inverse = cho_solve(_factor(hessian(found.x), model.null), np.eye(len(eta)))
+            spread = sum(
+                ((s * w[:, None]).T @ s for w, s in _scores(data, tau)), np.zeros(counts.shape)
+            )
+            eta_vcov = inverse @ model.hessian(spread) @ inverse
+            out = Calibration(
+                model=self.model,
+                method="pairwise",
+                items=data.items,
+                max_score=data.max_score,
+                threshold=tau,
+                vcov=model.covariance(eta_vcov),
+                eta=found.x,
+                eta_vcov=eta_vcov,
+                slope=np.ones(len(data.items)),
+                slope_se=np.zeros(len(data.items)),
+                guess=np.zeros(len(data.items)),
+                latent_mean=np.nan,
+                latent_sd=np.nan,
+                loglik=-found.value,
+                n_parameters=len(eta) - int(model.null.any()),
+                n_iter=found.n_iter,
+                history=tuple(-value for value in found.history),
+                extreme_persons=extreme_persons(data),
+                status=status,
+            )
+            return out if self.anchors else out.renormalise(data.items)
+
+        return conclude(
+            result,
+            converged=found.converged,
+            strict=strict,
+            message=f"no convergence to {self.tol} within {self.max_steps} steps; raise max_steps",
         )
-        eta_vcov = inverse @ model.hessian(spread) @ inverse
-        out = Calibration(
-            model=self.model,
-            method="pairwise",
-            items=data.items,
-            max_score=data.max_score,
-            threshold=tau,
-            vcov=model.covariance(eta_vcov),
-            eta=found.x,
-            eta_vcov=eta_vcov,
-            slope=np.ones(len(data.items)),
-            slope_se=np.zeros(len(data.items)),
-            guess=np.zeros(len(data.items)),
-            latent_mean=np.nan,
-            latent_sd=np.nan,
-            loglik=-found.value,
-            n_parameters=len(eta) - int(model.null.any()),
-            n_iter=found.n_iter,
-            history=tuple(-value for value in found.history),
-            extreme_persons=extreme_persons(data),
-            status="converged",
-        )
-        return out if self.anchors else out.renormalise(data.items)
 
     def _model(self, data: Responses) -> Linear:
         if self.model == "rsm":

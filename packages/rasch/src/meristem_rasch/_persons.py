@@ -88,7 +88,7 @@ def score_persons(
     elif method == "eap_sum":
         theta, se = sum_score_eap(cal, keys, mean, sd, n_nodes)
     else:
-        theta, se = _roots(cal, keys, method, mean, sd)
+        theta, se = roots(cal, keys, method, mean, sd)
     theta, se = theta[where], se[where]
     raw, possible = data.raw, data.possible
     extreme = (raw == 0) | (raw == possible)
@@ -171,9 +171,10 @@ def _distinct(
     return data.scores[first], where
 
 
-def _roots(
+def roots(
     cal: Calibration, rows: Int[np.ndarray, "n I"], method: str, mean: float, sd: float
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Return the measures by "wle", "mle" or "map", and their errors; a row knows no other row."""
     size = max(1, CHUNK // (rows.shape[1] * int(cal.max_score.max() + 1)))
     parts = [
         _roots_of(cal, rows[k : k + size], method, mean, sd) for k in range(0, len(rows), size)
@@ -196,15 +197,17 @@ def _roots_of(
             se = np.full(len(rows), np.nan)
             theta[finite], se[finite] = _roots_of(cal, rows[finite], method, mean, sd)
             return theta, se
+    todo: Int[np.ndarray, " m"] = np.arange(len(rows))
     for _ in range(200):
-        value, info = _equation(cal, rows, theta, method, mean, sd)
-        low, high = np.where(value > 0, theta, low), np.where(value > 0, high, theta)
-        step = value / np.maximum(info, 1e-12)
-        new = theta + step
-        new = np.where((new > low) & (new < high), new, (low + high) / 2)
-        moved = np.abs(new - theta).max(initial=0.0)
-        theta = new
-        if moved < 1e-11:
+        old = theta[todo]
+        value, info = _equation(cal, rows[todo], old, method, mean, sd)
+        low[todo] = np.where(value > 0, old, low[todo])
+        high[todo] = np.where(value > 0, high[todo], old)
+        new = old + value / np.maximum(info, 1e-12)
+        inside = (new > low[todo]) & (new < high[todo])
+        theta[todo] = np.where(inside, new, (low[todo] + high[todo]) / 2)
+        todo = todo[np.abs(theta[todo] - old) >= 1e-11]
+        if not len(todo):
             break
     _, info = _equation(cal, rows, theta, method, mean, sd)
     return theta, np.where(info > 0, info, np.nan) ** -0.5
