@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from meristem_core.testing import rngs
@@ -83,7 +83,34 @@ def test_isr_measures_shape_and_not_agreement():
 
 @pytest.mark.parametrize("table", [[[1, 1], [1, 1]], [[1, N], [N, 1]]])
 def test_undefined_agreement_is_refused(table):
-    with pytest.raises(ValueError, match=r"equal|complete"):
+    with pytest.raises(ValueError, match=r"equal|one rating|complete"):
         icc(table)
     with pytest.raises(ValueError, match="two different ratings"):
         krippendorff_alpha(table)
+    with pytest.raises(ValueError, match="one rating"):
+        icc([[1, 2], [1, 2]])
+
+
+def test_intervals_of_the_intraclass_correlations_are_those_of_shrout_and_fleiss():
+    """The bounds that R's `psych::ICC` prints for the example of Shrout & Fleiss (1979)."""
+    wanted = {
+        "one_way": (-0.133, 0.72), "agreement": (0.019, 0.76), "consistency": (0.342, 0.95),
+        "one_way_mean": (-0.884, 0.91), "agreement_mean": (0.071, 0.93),
+        "consistency_mean": (0.676, 0.99),
+    }  # fmt: skip
+    found = icc(SHROUT_FLEISS)
+    assert found.intervals.keys() == wanted.keys()
+    for name, (low, high) in wanted.items():
+        assert found.intervals[name][0] == pytest.approx(low, abs=6e-4), name
+        assert found.intervals[name][1] == pytest.approx(high, abs=6e-3), name
+
+
+@given(rng=rngs(), n=st.integers(2, 6), k=st.integers(2, 4))
+def test_intervals_hold_the_correlation(rng, n, k):
+    table = rng.integers(0, 4, size=(n, k))
+    assume(np.ptp(table, axis=0).any())
+    found = icc(table)
+    for name, (low, high) in found.intervals.items():
+        value = getattr(found, name)
+        assert low <= value + 1e-9, name
+        assert value <= high + 1e-9, name

@@ -13,7 +13,6 @@ nav li { break-inside: avoid; padding: .2rem 0; }
 nav li span { display: block; color: var(--soft); font-size: .84rem; overflow-wrap: anywhere; }
 nav a { display: inline-block; margin-right: .9rem; }
 nav a:focus-visible { outline: 2px solid var(--c0); outline-offset: 2px; }
-caption { max-width: min(72ch, 100vw - 2.5rem); }
 section { scroll-margin-top: 1rem; }
 @media (max-width: 40rem) { nav ul { columns: 1; } }
 """

@@ -8,12 +8,14 @@
   grid with the same mean and deviation would give
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
+from scipy.stats import f as f_distribution
 
 Level = Literal["nominal", "ordinal", "interval", "ratio"]
 
@@ -28,6 +30,7 @@ class IccTable:
     one_way_mean: float
     agreement_mean: float
     consistency_mean: float
+    intervals: Mapping[str, tuple[float, float]]  # 95 %, of each by its name, from F distributions
 
 
 def icc(table: ArrayLike) -> IccTable:
@@ -36,7 +39,8 @@ def icc(table: ArrayLike) -> IccTable:
     Raises
     ------
     ValueError
-        If the table has fewer than 2 rows or columns, a value is not finite, or all are equal.
+        If the table has fewer than 2 rows or columns, a value is not finite, or each rater gives
+        all units one rating.
 
     Examples
     --------
@@ -49,8 +53,8 @@ def icc(table: ArrayLike) -> IccTable:
             f"the table of shape {x.shape} must be complete, finite and at least 2 x 2; "
             "with missing ratings use krippendorff_alpha"
         )
-    if np.ptp(x) == 0:
-        raise ValueError("all ratings are equal, so that no correlation is defined")
+    if not np.ptp(x, axis=0).any():
+        raise ValueError("each rater gives all units one rating, so that no correlation is defined")
     n, k = x.shape
     rows, columns = x.mean(axis=1), x.mean(axis=0)
     between = k * float(rows.var(ddof=1))
@@ -58,14 +62,66 @@ def icc(table: ArrayLike) -> IccTable:
     error = float(((x - rows[:, None] - columns + x.mean()) ** 2).sum()) / ((n - 1) * (k - 1))
     within = float(((x - rows[:, None]) ** 2).sum()) / (n * (k - 1))
     severity = (raters - error) / n
+    total = between + (k - 1) * error + k * severity
+    agreement = (between - error) / total if total > 0 else -np.inf
+    singles = {
+        "one_way": _interval(between, within, n - 1, n * (k - 1), k),
+        "agreement": _agreement_interval(agreement, between, raters, error, n, k),
+        "consistency": _interval(between, error, n - 1, (n - 1) * (k - 1), k),
+    }
+    means = {
+        f"{name}_mean": (_of_mean(low, k), _of_mean(high, k))
+        for name, (low, high) in singles.items()
+    }
     return IccTable(
+        intervals=singles | means,
         one_way=(between - within) / (between + (k - 1) * within),
-        agreement=(between - error) / (between + (k - 1) * error + k * severity),
+        agreement=agreement,
         consistency=(between - error) / (between + (k - 1) * error),
         one_way_mean=(between - within) / between if between else -np.inf,
-        agreement_mean=(between - error) / (between + severity) if between else -np.inf,
+        agreement_mean=_of_mean(agreement, k),
         consistency_mean=(between - error) / between if between else -np.inf,
     )
+
+
+def _quantile(first: float | int, second: float | int) -> float:
+    return float(f_distribution.ppf(0.975, first, second))
+
+
+def _interval(between: float, within: float, above: int, below: int, k: int) -> tuple[float, float]:
+    """Return bounds of (F - 1) / (F + k - 1), F = between / within."""
+    if between == 0:
+        return -1 / (k - 1), -1 / (k - 1)
+    low, high = (
+        (1 - ratio) / (1 + (k - 1) * ratio)
+        for ratio in (
+            within / between * _quantile(above, below),
+            within / between / _quantile(below, above),
+        )
+    )
+    return low, high
+
+
+def _agreement_interval(
+    value: float, between: float, raters: float, error: float, n: int, k: int
+) -> tuple[float, float]:
+    """Return McGraw & Wong's bounds of ICC(A,1), with Satterthwaite's degrees of freedom."""
+    if value == 1 or not between:
+        return value, value
+    a = k * value / (n * (1 - value)) * raters
+    b = (1 + k * value * (n - 1) / (n * (1 - value))) * error
+    v = (a + b) ** 2 / (a**2 / (k - 1) + b**2 / ((n - 1) * (k - 1)))
+    rest = k * raters + (k * n - k - n) * error
+    low, high = _quantile(n - 1, v), _quantile(v, n - 1)
+    return (
+        n * (between - low * error) / (low * rest + n * between),
+        n * (high * between - error) / (rest + n * high * between),
+    )
+
+
+def _of_mean(single: float, k: int) -> float:
+    """Return the correlation of the mean of k raters from that of one (Spearman & Brown)."""
+    return k * single / (1 + (k - 1) * single) if single > -1 / (k - 1) else -np.inf
 
 
 def krippendorff_alpha(table: ArrayLike, *, level: Level = "interval") -> float:
