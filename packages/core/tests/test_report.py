@@ -260,3 +260,10 @@ def test_a_drawing_stands_in_the_row_of_its_neighbours():
 def test_a_drawing_that_could_act_is_refused(svg):
     with pytest.raises(ValueError, match="drawing A"):
         Drawing(title="A", svg=svg)
+
+
+def test_a_heading_stands_over_its_numbers():
+    table = Table(columns=["item", "n", "mixed"], rows=[["a", 1, "-"], ["b", None, 2]])
+    (html,) = fragments([[table]])
+    plain, number = '<th scope="col">', '<th scope="col" class="number">'
+    assert f"{plain}item</th>{number}n</th>{plain}mixed</th>" in html

@@ -160,13 +160,21 @@ def _tiles(block: Tiles) -> str:
 
 
 def _table(block: Table) -> str:
-    head = "".join(f'<th scope="col">{clean(name)}</th>' for name in block.columns)
+    head = "".join(
+        f'<th scope="col"{_kind([row[i] for row in block.rows])}>{clean(name)}</th>'
+        for i, name in enumerate(block.columns)
+    )
     rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in block.rows)
     caption = f"<caption>{clean(block.caption)}</caption>" if block.caption else ""
     return (
         f'<div class="table"><table>{caption}<thead><tr>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
+
+
+def _kind(column: Sequence[Cell]) -> str:
+    """Return the attribute of a heading above numbers: it stands over their last digits."""
+    return "" if not column or any(isinstance(cell, str) for cell in column) else ' class="number"'
 
 
 def _cell(value: Cell) -> str:
