@@ -16,6 +16,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import cast
@@ -252,6 +253,7 @@ def environment() -> dict[str, object]:
     }
 
 
+@cache  # every installed package is looked at
 def _versions() -> dict[str, str]:
     found = {
         dist.name: dist.version
