@@ -11,14 +11,19 @@ from meristem_rasch import (
     Calibration,
     DataError,
     ExistenceError,
+    Fractional,
     IdentificationError,
     Pairwise,
     Responses,
     andersen_test,
     conditional_probabilities,
     design_repeated,
+    isr,
+    length_as_difficulty,
     log_esf,
     martin_loef_test,
+    overdispersion,
+    read_lm_eval,
     score_persons,
     score_table,
 )
@@ -182,3 +187,42 @@ def test_weights_and_gaps_mean_the_same_to_every_estimator(estimator):
     np.testing.assert_allclose(weighted.threshold, repeated.threshold, atol=1e-5)
     np.testing.assert_allclose(weighted.threshold_se, repeated.threshold_se, rtol=1e-4)
     assert weighted.loglik == pytest.approx(repeated.loglik, rel=1e-8)
+
+
+SCORES = np.random.default_rng(0).uniform(0.1, 0.9, size=(3, 8))
+LENGTHS = np.random.default_rng(1).uniform(10, 90, size=(3, 8))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: overdispersion(SCORES, weight=10, bins=0), r"bins \(0\)"),
+        (lambda: overdispersion(SCORES, weight=10, bootstrap=0), r"bootstrap \(0\)"),
+        (lambda: overdispersion(SCORES, weight=10, ridge=np.nan), r"ridge \(nan\)"),
+        (lambda: Fractional(ridge=np.nan).fit(SCORES), r"ridge \(nan\)"),
+        (lambda: length_as_difficulty(SCORES, LENGTHS, points=[1] * 7 + [0]), r"points \[0.0\]"),
+        (lambda: length_as_difficulty(SCORES, LENGTHS, points=[1] * 7 + [np.nan]), r"points"),
+        (lambda: length_as_difficulty(SCORES, LENGTHS, subject=["a"] * 7), r"subject has shape"),
+        (lambda: length_as_difficulty(SCORES, LENGTHS, answered=[True] * 8), r"answered has shape"),
+        (lambda: length_as_difficulty(SCORES, LENGTHS, systems=["a"]), r"systems has shape \(1,\)"),
+        (lambda: inconsistent(draws=0), r"draws \(0\)"),
+        (lambda: inconsistent(grid=np.array([])), r"grid \[\]"),
+        (lambda: inconsistent(grid=np.array([0.0, np.nan])), r"finite scores"),
+    ],
+)
+def test_a_bad_argument_of_a_diagnostic_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def inconsistent(grid=SCORES[0], draws=10):
+    return isr(SCORES[0], ["a"] * 8, grid=grid, draws=draws, rng=np.random.default_rng(0))
+
+
+def test_two_folders_of_one_name_are_not_one_system(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder / "m").mkdir(parents=True)
+        line = '{"doc_id": 0, "metrics": ["acc"], "acc": 1.0}\n'
+        (tmp_path / folder / "m" / f"samples_{folder}.jsonl").write_text(line)
+    with pytest.raises(DataError, match="would both be system 'm'"):
+        read_lm_eval([tmp_path])

@@ -10,7 +10,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -136,13 +136,15 @@ def krippendorff_alpha(table: ArrayLike, *, level: Level = "interval") -> float:
     Raises
     ------
     ValueError
-        If no unit has two ratings, all ratings are equal, a rating is infinite, or a ratio scale
-        has negative ratings.
+        If no unit has two ratings, all ratings are equal, a rating is infinite, a ratio scale has
+        negative ratings, or the level is unknown.
 
     References
     ----------
     Hayes & Krippendorff (2007), Communication Methods and Measures 1, 77.
     """
+    if level not in get_args(Level):
+        raise ValueError(f"level {level!r} must be one of {get_args(Level)}")
     x = np.asarray(table, dtype=float)
     if x.ndim != 2 or np.isinf(x).any():
         raise ValueError(f"the table of shape {x.shape} must be units x raters without infinities")
@@ -210,13 +212,16 @@ def isr(
     Raises
     ------
     ValueError
-        If a score is not finite, the lengths differ or there is no score.
+        If a score or a score of the grid is not finite, lengths differ, or there is no score, grid
+        or draw.
     """
     label = np.unique(np.asarray(by), return_inverse=True)[1].ravel()
     if len(label) != len(scores) or not len(scores) or not np.isfinite(scores).all():
         raise ValueError(
             f"{len(scores)} scores and {len(label)} labels; give one label to each finite score"
         )
+    if draws < 1 or not len(grid) or not np.isfinite(grid).all():
+        raise ValueError(f"draws ({draws}) must be at least 1, and grid {grid} finite scores")
     levels = np.sort(grid)
     middles = (levels[1:] + levels[:-1]) / 2
     outside = expected = 0.0

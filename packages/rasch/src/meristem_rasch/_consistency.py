@@ -4,7 +4,7 @@
 - fleiss_kappa: any number of raters, equally many per unit (Fleiss 1971)
 - icc_one_way: ICC(1) where units have different raters and numbers of them (k0 of Donner 1986)
 - rater_agreement: all of these, Krippendorff's alpha and the inconsistent score rate of one table,
-  the latter beside a Gaussian and, where given, human raters
+  the latter beside a Gaussian
 """
 
 from collections.abc import Sequence

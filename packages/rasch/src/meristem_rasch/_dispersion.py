@@ -89,6 +89,11 @@ def overdispersion(
     True
     """
     y, w = check_scores(scores, weight)
+    if bins < 1 or bootstrap < 1 or not 0 <= ridge < np.inf:
+        raise DataError(
+            f"bins ({bins}) and bootstrap ({bootstrap}) must be at least 1, ridge ({ridge}) finite "
+            "and >= 0"
+        )
     if (w != np.round(w)).any():
         raise DataError("weights count independent trials; give whole numbers")
     rng = np.random.default_rng(seed)

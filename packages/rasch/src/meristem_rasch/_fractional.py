@@ -72,8 +72,10 @@ class Fractional:
         >>> Fractional(ridge=0.01, bootstrap=10).fit(scores, 20).ability.round(2).tolist()
         [0.4, -0.4]
         """
-        if self.ridge < 0 or self.bootstrap < 1:
-            raise DataError(f"ridge ({self.ridge}) must be >= 0 and bootstrap >= 1")
+        if not 0 <= self.ridge < np.inf or self.bootstrap < 1:
+            raise DataError(
+                f"ridge ({self.ridge}) must be finite and >= 0, bootstrap ({self.bootstrap}) >= 1"
+            )
         y, w = check_scores(scores, weight)
         theta, b = two_way(y, w, ridge=self.ridge)
         p = np.asarray(expit(theta[:, None] - b), dtype=float)

@@ -71,13 +71,14 @@ def length_as_difficulty(
     Raises
     ------
     DataError
-        If a length is missing, negative or infinite where a score is, or a system's lengths are
-        all equal.
+        If a length is missing, negative or infinite where a score is, a system's lengths are all
+        equal, points are not positive, or labels do not fit the table.
     """
     raw = np.array(scores, dtype=float)
     measured = np.asarray(length, dtype=float)
     if measured.shape != raw.shape:
         raise DataError(f"lengths have shape {measured.shape}, scores {raw.shape}; give one each")
+    _check_labels(raw.shape, subject=subject, points=points, answered=answered, systems=systems)
     before = int((~np.isnan(raw)).sum())
     if answered is not None:
         raw[~np.asarray(answered, dtype=bool)] = np.nan
@@ -97,6 +98,32 @@ def length_as_difficulty(
         cells=int((w > 0).sum()),
         dropped=before - int((w > 0).sum()),
     )
+
+
+def _check_labels(
+    shape: tuple[int, ...],
+    *,
+    subject: Sequence[object] | None,
+    points: ArrayLike | None,
+    answered: ArrayLike | None,
+    systems: Sequence[str] | None,
+) -> None:
+    wanted = {"subject": shape[1:], "points": shape[1:], "answered": shape, "systems": shape[:1]}
+    given = {
+        "subject": None if subject is None else (len(subject),),
+        "points": None if points is None else np.shape(points),
+        "answered": None if answered is None else np.shape(answered),
+        "systems": None if systems is None else (len(systems),),
+    }
+    for name, found in given.items():
+        if found is not None and found != wanted[name]:
+            raise DataError(
+                f"{name} has shape {found}, the scores {shape}; it must be {wanted[name]}"
+            )
+    if points is not None:
+        value = np.asarray(points, dtype=float)
+        if not (np.isfinite(value) & (value > 0)).all():
+            raise DataError(f"points {value[~(value > 0)].tolist()[:3]} must be finite and above 0")
 
 
 def _columns(weight: Weight, kept: Bool[np.ndarray, " I"]) -> Weight:

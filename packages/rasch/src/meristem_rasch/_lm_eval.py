@@ -36,12 +36,20 @@ def read_lm_eval(
     ------
     DataError
         If no log is found, several metrics or filters need a choice, a value is not a finite
-        number, a document repeats within a system, or equal items have different hashes.
+        number, a document repeats within a system, equal items have different hashes, or two
+        folders have one name.
     """
     files = [file for path in paths for file in _files(Path(path))]
     cells: Cells = {}
     hashes: dict[str, tuple[str, Path]] = {}
+    folders: dict[str, Path] = {}
     for file in files:
+        place = file.resolve().parent
+        if folders.setdefault(place.name, place) != place:
+            raise DataError(
+                f"{folders[place.name]} and {place} would both be system {place.name!r}; rename "
+                "one, or put the logs of one system into one folder"
+            )
         _read(file, metric, filter, cells, hashes)
     persons = list(dict.fromkeys(person for person, _ in cells))
     items = list(dict.fromkeys(item for _, item in cells))
