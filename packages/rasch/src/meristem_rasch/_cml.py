@@ -103,7 +103,8 @@ class CML:
             lambda status: self._calibration(problem, model, eta, n_iter, status),
             converged=converged,
             strict=strict,
-            message=f"no convergence to {self.tol} within {self.max_steps} steps; raise max_steps",
+            tol=self.tol,
+            max_steps=self.max_steps,
         )
 
     def _model(self, data: Responses) -> Linear:

@@ -33,7 +33,12 @@ class ConvergenceError(RuntimeError):
 
 
 def conclude(
-    result: Callable[[Status], Result], *, converged: bool, strict: bool, message: str
+    result: Callable[[Status], Result],
+    *,
+    converged: bool,
+    strict: bool,
+    tol: float,
+    max_steps: int,
 ) -> Result:
     """Return the result; if the search has not converged, raise it unless `strict` is off.
 
@@ -44,6 +49,7 @@ def conclude(
     """
     if converged:
         return result("converged")
+    message = f"no convergence to {tol} within {max_steps} steps; raise max_steps"
     try:
         state = result("max_steps")
     except (ExistenceError, np.linalg.LinAlgError) as error:

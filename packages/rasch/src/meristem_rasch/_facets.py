@@ -153,7 +153,8 @@ class Facets:
             result,
             converged=all(search.converged),
             strict=strict,
-            message=f"no convergence to {self.tol} within {self.max_steps} steps; raise max_steps",
+            tol=self.tol,
+            max_steps=self.max_steps,
         )
 
     def _plan(self) -> Plan:

@@ -78,7 +78,8 @@ class JML:
                 lambda status: replace(corrected, status=status),
                 converged=corrected.status == "converged",
                 strict=strict,
-                message=self._unfinished,
+                tol=self.tol,
+                max_steps=self.max_steps,
             )
         steps = rating_scale(data.max_score) if self.model == "rsm" else None
         check_existence(data, patterns(data))
@@ -124,11 +125,13 @@ class JML:
             )
             return out if held.any() else out.renormalise(data.items)
 
-        return conclude(result, converged=found.converged, strict=strict, message=self._unfinished)
-
-    @property
-    def _unfinished(self) -> str:
-        return f"no convergence to {self.tol} within {self.max_steps} steps; raise max_steps"
+        return conclude(
+            result,
+            converged=found.converged,
+            strict=strict,
+            tol=self.tol,
+            max_steps=self.max_steps,
+        )
 
     def _held(self, data: Responses) -> Bool[np.ndarray, " I"]:
         unknown = [label for label in self.anchors if label not in data.items]

@@ -127,8 +127,8 @@ class MML:
             lambda status: self._calibration(data, marginal, psi, names, history, status),
             converged=converged,
             strict=strict,
-            message=f"no convergence to {self.tol} within {self.max_steps} steps; raise max_steps "
-            "or simplify the model",
+            tol=self.tol,
+            max_steps=self.max_steps,
         )
 
     def _maximise(
@@ -138,9 +138,9 @@ class MML:
         kept: Checkpoint | None,
         progress: Callable[[int, float], None] | None,
     ) -> tuple[Float[np.ndarray, " P"], tuple[float, ...], bool]:
-        """Return the optimum on a grid that is fine enough there, the likelihoods on the way.
+        """Return where the search ended, the likelihoods on the way, and whether it converged.
 
-        And whether it was reached.
+        The grid is fine enough at the optimum.
 
         A coarse grid has its own optimum: the search goes there only roughly, then on a finer grid.
         """

@@ -116,7 +116,8 @@ class Pairwise:
             result,
             converged=found.converged,
             strict=strict,
-            message=f"no convergence to {self.tol} within {self.max_steps} steps; raise max_steps",
+            tol=self.tol,
+            max_steps=self.max_steps,
         )
 
     def _model(self, data: Responses) -> Linear:
