@@ -20,9 +20,9 @@ CONTEXT = 64
 
 
 def by_sums(ids):
-    """An exact process with one likely symbol after each text."""
+    """An exact process with one likely symbol after each text, more or less so."""
     weights = np.full(len(ALPHABET), 0.02)
-    weights[(3 * sum(ids) + len(ids)) % len(ALPHABET)] += 1.0
+    weights[(3 * sum(ids) + len(ids)) % len(ALPHABET)] += 0.5 + sum(ids) % 5 / 4
     return weights / weights.sum()
 
 
@@ -39,8 +39,8 @@ class Characters:
 class Server(ThreadingHTTPServer):
     """Answers from `engine`; while `faults` holds (status, headers), the next request gets that.
 
-    A stream waits `pace` seconds after each token; `sent` counts its tokens, `cut` the streams that
-    the client left, and after `torn` events a stream ends as if it were whole.
+    A stream waits `pace` seconds after each event, which has `burst` tokens; `sent` counts events,
+    `cut` the streams that the client left, and after `torn` events one ends as if it were whole.
     """
 
     daemon_threads = True
@@ -51,7 +51,7 @@ class Server(ThreadingHTTPServer):
     ):
         super().__init__(("127.0.0.1", port), Handler)
         self.engine, self.delay, self.features = engine, delay, features
-        self.pace, self.torn = pace, None
+        self.pace, self.torn, self.burst = pace, None, 1
         self.faults, self.asked, self.sent, self.cut = [], 0, 0, 0
         self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
 
@@ -97,7 +97,10 @@ class Handler(BaseHTTPRequestHandler):
             if "token_ids" in features and body.get("return_token_ids"):
                 choice["token_ids"] = sample.ids
             if "logprobs" in features and body.get("logprobs") is not None:
-                choice["logprobs"] = {"token_logprobs": sample.logprobs}
+                choice["logprobs"] = {
+                    "token_logprobs": sample.logprobs,
+                    "top_logprobs": self.likeliest(body, prompt, sample.ids),
+                }
             if "token_ids" in features and body.get("prompt_logprobs") is not None:
                 scores = asyncio.run(self.server.engine.logprobs([(prompt[:1], prompt[1:])]))[0]
                 choice["prompt_logprobs"] = [None] + [
@@ -123,16 +126,22 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200, found)
 
     def written(self, body):
-        (sample,) = self.sampled(body, tuple(body["prompt"]))
-        for place, (token, score) in enumerate(zip(sample.ids, sample.logprobs, strict=True), 1):
-            last = place == len(sample.ids)
+        prompt = tuple(body["prompt"])
+        (sample,) = self.sampled(body, prompt)
+        likeliest = self.likeliest(body, prompt, sample.ids)
+        for first in range(0, len(sample.ids), self.server.burst):
+            ids = sample.ids[first : first + self.server.burst]
+            last = first + len(ids) == len(sample.ids)
             reason = ("length" if sample.finish == "length" else "stop") if last else None
             yield {
                 "choices": [
                     {
-                        "index": 0, "text": self.server.engine.decode([token]),
-                        "token_ids": [token], "logprobs": {"token_logprobs": [score]},
-                        "finish_reason": reason,
+                        "index": 0, "text": self.server.engine.decode(ids),
+                        "token_ids": ids, "finish_reason": reason,
+                        "logprobs": {
+                            "token_logprobs": sample.logprobs[first : first + len(ids)],
+                            "top_logprobs": likeliest[first : first + len(ids)],
+                        },
                     }
                 ]
             }  # fmt: skip
@@ -175,6 +184,15 @@ class Handler(BaseHTTPRequestHandler):
             top_k=body.get("top_k") or None,
         )  # fmt: skip
         return asyncio.run(self.server.engine.generate([request]))[0]
+
+    def likeliest(self, body, prompt, ids):
+        """Log-probabilities of the likeliest tokens at each place, and of the drawn one."""
+        found = []
+        for place, token in enumerate(ids):
+            row = np.log(self.server.engine.process((*prompt, *ids[:place])))
+            top = np.argsort(-row)[: body["logprobs"]]
+            found.append({f"token_id:{i}": float(row[i]) for i in {*top.tolist(), token}})
+        return found
 
     def answer(self, status, value, headers=()):
         data = json.dumps(value).encode()

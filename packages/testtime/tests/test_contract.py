@@ -8,6 +8,7 @@ import asyncio
 import os
 import time
 import urllib.request
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -185,6 +186,58 @@ def test_a_limit_leaves_the_likeliest_tokens_in_their_proportion(engine, referen
     assert [each.logprobs[0] for each in samples[:5]] == pytest.approx(
         [found[each.ids[0]][0] for each in samples[:5]], abs=2e-3
     )
+
+
+def test_confidence_is_that_of_the_likeliest_tokens(engine, reference):
+    asked = request(engine, n=4, temperature=1.5, confidence=tt.Confidence(top=3))
+    (samples,), (plain,) = ask(engine, asked), ask(engine, replace(asked, confidence=None))
+    for each, same in zip(samples, plain, strict=True):
+        assert (each.ids, each.finish, same.confidence) == (same.ids, same.finish, ())
+        paths = [asked.prompt + each.ids[:i] for i in range(len(each.ids))]
+        rows = asyncio.run(reference.logprobs([(p, (i,)) for p in paths for i in range(SYMBOLS)]))
+        likeliest = np.sort(np.array(rows).reshape(len(paths), SYMBOLS))[:, -3:]
+        expected = tt.token_confidence(likeliest)
+        assert each.confidence == pytest.approx(expected.tolist(), abs=2e-3)
+
+
+def test_a_sample_ends_where_its_confidence_falls(engine):
+    """With the first full window below, and with nothing that a server sent after it."""
+    width, watching = 2, tt.Confidence(top=3, width=2)
+    asked = request(engine, n=24, seed=70, max_tokens=30, temperature=2.0, confidence=watching)
+    (whole,) = ask(engine, asked)
+    means = [tt.window_means(np.array(each.confidence), width) for each in whole]
+    least = middle([each.min() for each in means])
+    (cut,) = ask(engine, replace(asked, confidence=replace(watching, least=least)))
+    for each, full, mean in zip(cut, whole, means, strict=True):
+        below = np.flatnonzero(mean < least) + width
+        falls = len(full.ids) >= width and below.size > 0
+        length = below[0] if falls else len(full.ids)
+        early = falls and (length < len(full.ids) or full.finish == "length")
+        assert each.ids == full.ids[:length]
+        assert len(each.ids) == len(each.logprobs) == len(each.confidence)
+        assert each.finish == ("unsure" if early else full.finish)
+    assert {each.finish for each in cut} > {"unsure"}
+    (beside,) = asyncio.run(engine.generate([asked], {0: lambda place, sample: False}))
+    assert [each.ids for each in beside] == [each.ids for each in whole]
+
+
+def middle(values):
+    """The middle of the widest gap in the lower half, so that rounding moves no value across."""
+    ordered = np.sort(values)[: len(values) // 2]
+    gap = np.diff(ordered).argmax()
+    return float(ordered[gap : gap + 2].mean())
+
+
+def test_deepconf_resumes(engine, tmp_path):
+    options = {"step": tt.Step(max_tokens=30, max_steps=1), "temperature": 2.0}
+    confident = tt.deepconf(16, warmup=6, keep=0.5, width=2, top=3)
+    path = tmp_path / "journal.jsonl"
+    found, again = (recorded(path, engine, {"q": "3+4="}, confident, 3, options) for _ in range(2))
+    assert [(n.ids, n.confidence) for n in found.nodes] == [
+        (n.ids, n.confidence) for n in again.nodes
+    ]
+    assert (found.weights, found.cost) == (again.weights, again.cost)
+    assert any(node.truncated and not node.finished for node in found.nodes)
 
 
 def test_a_path_continues_by_its_ids(engine, reference):

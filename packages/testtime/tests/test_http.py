@@ -152,6 +152,37 @@ def test_a_search_draws_among_the_likeliest(fake, small_server, quick):
         pytest.raises(tt.UnsupportedError, match=r"chat:sums lacks .*'top_k'; use top_p, or an"),
     ):
         ask(engine, top_k=1)
+    with (
+        small_server.Server(fake) as server,
+        quick(server, kind=http.ChatEngine) as engine,
+        pytest.raises(tt.UnsupportedError, match=r"chat:sums lacks .*'confidence'; use hf"),
+    ):
+        ask(engine, confidence=tt.Confidence())
+
+
+@pytest.mark.parametrize("burst", [1, 4])
+def test_a_stream_is_left_where_its_confidence_falls(fake, small_server, quick, burst):
+    asked = {"n": 8, "max_tokens": 60, "temperature": 2.0}
+    asked["confidence"] = tt.Confidence(top=3, width=2, least=2.72)
+    exact = ask(fake, **asked)
+    assert "unsure" in {each.finish for each in exact}
+    with small_server.Server(fake, pace=0.02) as server, quick(server) as engine:
+        server.burst = burst
+        found = ask(engine, **asked)
+        limit = time.monotonic() + 5
+        while not server.cut and time.monotonic() < limit:
+            time.sleep(0.02)
+    assert [(each.ids, each.finish) for each in found] == [(e.ids, e.finish) for e in exact]
+    assert server.cut
+
+
+def test_a_server_that_gives_too_few_of_the_likeliest_is_named(fake, small_server, quick):
+    with (
+        small_server.Server(fake) as server,
+        quick(server) as engine,
+        pytest.raises(tt.UnsupportedError, match=r"'confidence'; .* fewer than 20 each; ask for"),
+    ):
+        ask(engine, confidence=tt.Confidence(top=20))
 
 
 def test_a_chat_answers_each_of_several_requests(fake, small_server, quick):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import meristem_testtime as tt
 from meristem_core import stream
+from meristem_testtime._confidence import Window
 
 ALPHABET = "ab;."
 STEP = tt.Step(stop=(), max_tokens=12, max_steps=1)
@@ -144,6 +145,64 @@ def test_a_journal_serves_the_rule_that_it_was_written_under(tmp_path):
     assert all(node.finished for node in whole.nodes)
 
 
+@given(
+    values=st.lists(st.integers(0, 40), min_size=1, max_size=30),
+    width=st.integers(1, 12),
+    least=st.integers(0, 40),
+)
+def test_a_window_falls_where_its_mean_is_below(values, width, least):
+    confidence = np.array(values) / 8  # exact sums
+    growing = Window(width, least / 8)
+    fall = next((i for i, value in enumerate(confidence) if growing.falls(float(value))), None)
+    full = len(values) >= width
+    below = np.flatnonzero(tt.window_means(confidence, width) < least / 8) if full else []
+    assert fall == (below[0] + width - 1 if len(below) else None)
+
+
+@given(
+    seed=st.integers(0, 40),
+    warmup=st.integers(1, 6),
+    more=st.integers(0, 8),
+    keep=st.floats(0.05, 0.95),
+    width=st.integers(1, 6),
+)
+@settings(max_examples=30)
+def test_deepconf_keeps_the_samples_that_never_fall(seed, warmup, more, keep, width):
+    """Its solutions are those of plain sampling whose least window reaches the threshold."""
+    engine, n = engine_of(seed), warmup + more
+    (found,) = search(
+        engine, tt.deepconf(n, warmup=warmup, keep=keep, width=width, top=2), {"one": "a"}
+    )
+    (plain,) = search(engine, tt.best_of_n(n), {"one": "a"})
+    lowest = np.array([least_window(engine, node.ids, width) for node in plain.solutions])
+    least = tt.early_stop_threshold(lowest[:warmup], keep)
+    kept = lowest >= least - 1e-9
+    assert [node.ids for node in found.solutions] == [
+        node.ids for node, keep in zip(plain.solutions, kept, strict=True) if keep
+    ]
+    assert found.weights == pytest.approx(lowest[kept].tolist())
+    for node, whole, above in zip(found.nodes, plain.nodes, kept, strict=True):
+        assert node.ids == whole.ids[: len(node.ids)]
+        assert len(node.ids) == len(node.confidence)
+        assert node.finished or not above
+    assert found.cost.tokens == sum(len(node.ids) for node in found.nodes) <= tokens([plain])
+
+
+def least_window(engine, ids, width):
+    """From the process itself, by the mean of every window."""
+    prompt = engine.encode("a")
+    rows = [np.log(engine.process(prompt + ids[:i])) for i in range(len(ids))]
+    values = [-np.sort(row)[-2:].mean() for row in rows]
+    width = min(width, len(values))
+    return min(np.mean(values[i : i + width]) for i in range(len(values) - width + 1))
+
+
+def test_a_deterministic_process_has_no_likeliest_two():
+    certain = tt.FakeEngine(lambda ids: np.array([0.0, 1.0, 0.0, 0.0]), ALPHABET)
+    with pytest.raises(ValueError, match=r"the 2 likeliest tokens is asked for, 1 of 4 have a"):
+        search(certain, tt.deepconf(3, warmup=1, top=2), {"one": "a"})
+
+
 def test_mistakes_are_explained():
     class Endless(tt.FakeEngine):
         capabilities = frozenset({"continue"})
@@ -158,6 +217,19 @@ def test_mistakes_are_explained():
             tt.UnsupportedError,
             "engine fake:ab;. lacks the capability 'abort'; ask for one sample at a time",
         ),
+        (
+            lambda: search(engine_of(0, Endless), tt.deepconf(3, warmup=1)),
+            tt.UnsupportedError,
+            "engine fake:ab;. lacks the capability 'confidence'; use hf.HFEngine",
+        ),
+        (
+            lambda: tt.deepconf(3, warmup=4),
+            ValueError,
+            r"warmup \(4\) must lie in \[1, n\], n is 3",
+        ),
+        (lambda: tt.deepconf(3, warmup=1, keep=1.0), ValueError, r"keep \(1.0\) must lie in"),
+        (lambda: tt.Confidence(top=0), ValueError, r"top \(0\) and width \(2048\) must be"),
+        (lambda: tt.Confidence(least=float("nan")), ValueError, r"least \(nan\) must be finite"),
     ]:
         with pytest.raises(error, match=complaint):
             call()

@@ -42,9 +42,11 @@ from ._counting import (
     pass_hat_k,
 )
 from ._curve import Curve, curve
+from ._deepconf import deepconf
 from ._engine import (
     Capability,
     Completion,
+    Confidence,
     ContextFullError,
     Engine,
     EngineError,
@@ -133,6 +135,7 @@ __all__ = [
     "Cell",
     "Chains",
     "Completion",
+    "Confidence",
     "ContextFullError",
     "Cost",
     "CoverageLaw",
@@ -182,6 +185,7 @@ __all__ = [
     "confidence_guide",
     "count_markers",
     "curve",
+    "deepconf",
     "dfs",
     "dirichlet",
     "dvts",

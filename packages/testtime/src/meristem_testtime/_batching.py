@@ -149,9 +149,14 @@ async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     return [task.result() for task in tasks]
 
 
+def may_end_early(request: Request) -> bool:
+    """Return whether the confidence of its samples has to be followed while they are drawn."""
+    return request.confidence is not None and request.confidence.least is not None
+
+
 async def watched(
     request: Request,
-    watch: Watch,
+    watch: Watch | None,
     sample: Callable[[Request, asyncio.Event], Awaitable[Completion]],
 ) -> list[Completion]:
     """Return the samples of `request`, each asked for by itself until it ends or `watch` halts all.
@@ -166,7 +171,7 @@ async def watched(
     async def one(place: int) -> Completion:
         single = replace(request, n=1, seed=request.seed + place)
         found = await sample(single, halt)
-        if found.finish != "abort" and watch(place, found):
+        if watch is not None and found.finish != "abort" and watch(place, found):
             halt.set()
         return found
 

@@ -24,6 +24,7 @@ from meristem_testtime._engine import (
     UnsupportedError,
     Watch,
 )
+from meristem_testtime._remote import Take
 from meristem_testtime._server import SEEDS, Server, choices_in, choices_of, part
 
 TEXT_PIECE = 8  # bytes of a prompt's pieces
@@ -73,11 +74,13 @@ class ChatEngine(Server):
     async def generate(
         self, requests: Sequence[Request], watches: Mapping[int, Watch] = UNWATCHED
     ) -> list[list[Completion]]:
-        """Return the samples of each request; stop strings and `top_k` are refused."""
+        """Return the samples of each request; stop strings, `top_k`, confidence are refused."""
         if any(request.stop for request in requests):
             raise UnsupportedError(self.identity, "stop", MENDS["continue"])
         if any(request.top_k is not None for request in requests):
             raise UnsupportedError(self.identity, "top_k", MENDS["top_k"])
+        if any(request.confidence is not None for request in requests):
+            raise UnsupportedError(self.identity, "confidence", MENDS["confidence"])
         return await together(
             watched(request, watches[place], self._until)
             if place in watches
@@ -103,7 +106,12 @@ class ChatEngine(Server):
         """Return the one sample of `request`, or what arrived of it when `halt` is set."""
         body = self._body(request) | {"stream_options": {"include_usage": True}}
         events: list[dict[str, Any]] = []
-        await unless(halt, self._transport.stream("/chat/completions", body, events))
+
+        def begin() -> Take:
+            events.clear()
+            return lambda event: events.append(event) is not None
+
+        await unless(halt, self._transport.stream("/chat/completions", body, begin))
         answer = _spoken(list(events), halted=halt.is_set())
         if answer["choices"][0]["finish_reason"] is None and not halt.is_set():
             raise EngineError(f"engine {self.identity} ended a stream without a finish_reason")

@@ -5,12 +5,14 @@
 - values from different k, or windows of different width, cannot be compared
 """
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-WIDTH = 2048  # arXiv 2508.15260
+WIDTH, TOP = 2048, 20  # arXiv 2508.15260
+ROUNDING = 1e-9  # nats, of sums over a window; a mean that close to a threshold is not below it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,45 @@ def token_confidence(top_logprobs: Float[np.ndarray, "t k"]) -> Float[np.ndarray
     """
     _check(top_logprobs)
     return -top_logprobs.mean(1)
+
+
+def confidence_of(logprobs: Float[np.ndarray, " v"], top: int) -> float:
+    """Return the confidence of one token from the log-probabilities of the whole vocabulary.
+
+    Raises
+    ------
+    ValueError
+        If fewer than `top` tokens have a chance.
+    """
+    possible = int(np.isfinite(logprobs).sum())
+    if top > possible:
+        raise ValueError(
+            f"the confidence of the {top} likeliest tokens is asked for, {possible} of "
+            f"{logprobs.size} have a chance; ask for fewer"
+        )
+    return -float(np.partition(logprobs, -top)[-top:].mean())
+
+
+class Window:
+    """The window over the last `width` values of a trace, while it grows."""
+
+    __slots__ = ("_least", "_total", "_values", "_width")
+
+    def __init__(self, width: int, least: float | None) -> None:
+        self._width, self._least = width, least
+        self._values, self._total = deque[float](), 0.0
+
+    def falls(self, value: float) -> bool:
+        """Take the next value; return whether the window is full and its mean below `least`."""
+        if self._least is None:
+            return False
+        self._values.append(value)
+        self._total += value
+        if len(self._values) > self._width:
+            self._total -= self._values.popleft()
+        return (
+            len(self._values) == self._width and self._total / self._width < self._least - ROUNDING
+        )
 
 
 def window_means(

@@ -5,13 +5,16 @@
 - a watch is told of each sample as it ends, and may have those that still run aborted
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, Protocol, runtime_checkable
 
-Finish = Literal["end", "stop", "length", "abort"]
-Capability = Literal["continue", "scores", "abort", "top_k"]
+from meristem_testtime._confidence import TOP, WIDTH, Window
+
+Finish = Literal["end", "stop", "length", "abort", "unsure"]
+Capability = Literal["continue", "scores", "abort", "top_k", "confidence"]
 
 
 MENDS: dict[Capability, str] = {
@@ -21,6 +24,7 @@ MENDS: dict[Capability, str] = {
     "abort": "ask for one sample at a time: adaptive with batch=1",
     "top_k": "use top_p, or an engine that takes token ids: hf.HFEngine, vllm.VLLMEngine, "
     "http.OpenAIEngine",
+    "confidence": "use hf.HFEngine, vllm.VLLMEngine or http.OpenAIEngine with vLLM behind it",
 }
 
 
@@ -68,6 +72,32 @@ Pair = tuple[tuple[int, ...], tuple[int, ...]]  # token ids: a prompt, and what 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Confidence:
+    """What a request wants of confidence, as `token_confidence` and `window_means` define it.
+
+    Attributes
+    ----------
+    top
+        Number of likeliest tokens, at least 1, at most the vocabulary's.
+    width
+        Tokens in a window, at least 1.
+    least
+        A sample ends with the first full window whose mean confidence, in nats, is below; None
+        lets it run.
+    """
+
+    top: int = TOP
+    width: int = WIDTH
+    least: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.top < 1 or self.width < 1:
+            raise ValueError(f"top ({self.top}) and width ({self.width}) must be at least 1")
+        if self.least is not None and not math.isfinite(self.least):
+            raise ValueError(f"least ({self.least}) must be finite, or None to let samples run")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """A demand for n continuations of a prompt.
 
@@ -90,6 +120,8 @@ class Request:
     top_k
         At least 1: draw among the k likeliest, ties with the last included, and of these by
         `top_p`; None for all.
+    confidence
+        Whether the confidence of each token is returned, and may end a sample.
     """
 
     prompt: tuple[int, ...]
@@ -100,6 +132,7 @@ class Request:
     stop: tuple[str, ...] = ()
     top_p: float = 1.0
     top_k: int | None = None
+    confidence: Confidence | None = None
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.max_tokens < 1:
@@ -125,13 +158,38 @@ class Completion:
     logprobs
         Of each new token in nats, under the model at temperature 1; empty if the engine has none.
     finish
-        "end": the model ended; "stop": a stop string was met; "length": max_tokens were drawn;
-        "abort": a watch wanted no more, ids are the tokens drawn until then.
+        "end": the model ended; "stop": a stop string was met; "unsure": a window's confidence was
+        too low; "length": max_tokens were drawn; "abort": a watch wanted no more, ids are the
+        tokens drawn until then.
+    confidence
+        Of each new token, in nats; empty if it was not asked for.
     """
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish: Finish
+    confidence: tuple[float, ...] = ()
+
+
+def window_of(request: Request) -> Window:
+    """Return a window that falls where `request` wants its samples to end."""
+    asked = request.confidence
+    return Window(WIDTH, None) if asked is None else Window(asked.width, asked.least)
+
+
+def whole(sample: Completion, request: Request) -> Completion:
+    """Return `sample`, cut after the token at which its confidence falls below what is asked for.
+
+    For engines that hear of tokens later than they are drawn.
+    """
+    window = window_of(request)
+    fall = next((i for i, value in enumerate(sample.confidence) if window.falls(value)), None)
+    last = len(sample.ids) - 1
+    if fall is None or (fall == last and sample.finish in ("end", "stop")):
+        return sample
+    cut = slice(fall + 1)
+    return Completion(ids=sample.ids[cut], logprobs=sample.logprobs[cut], finish="unsure",
+                      confidence=sample.confidence[cut])  # fmt: skip
 
 
 Watch = Callable[[int, Completion], bool]
@@ -154,7 +212,7 @@ class Engine(Protocol):
     capabilities
         "continue": a prompt may end in the middle of an answer, which every search over steps
         needs; "scores": `logprobs` answers; "abort": `generate` obeys watches; "top_k":
-        requests may have it.
+        requests may have it; "confidence": likewise.
     max_batch
         Most samples that run together, None for no limit; a search asks an engine that is not
         concurrent in such pieces, so that what is answered can be recorded.

@@ -37,7 +37,9 @@ class FakeEngine:
     """
 
     concurrent = False
-    capabilities: frozenset[Capability] = frozenset({"continue", "scores", "abort", "top_k"})
+    capabilities: frozenset[Capability] = frozenset(
+        {"continue", "scores", "abort", "top_k", "confidence"}
+    )
     max_batch: int | None = None
     context: int | None = None
 

@@ -10,19 +10,24 @@ import numpy as np
 from jaxtyping import Float
 
 from meristem_core import stream
-from meristem_testtime._engine import Completion, Finish, Request, Watch
+from meristem_testtime._confidence import confidence_of
+from meristem_testtime._engine import Completion, Finish, Request, Watch, window_of
 
 
 class Sample:
     """Sample `place` of request number `group`, while it grows."""
 
-    __slots__ = ("finish", "group", "ids", "logprobs", "place", "request")
+    __slots__ = (
+        "_window", "confidence", "finish", "group", "ids", "logprobs", "place", "request",
+    )  # fmt: skip
 
     def __init__(self, request: Request, group: int, place: int) -> None:
         self.request, self.group, self.place = request, group, place
         self.ids: list[int] = []
         self.logprobs: list[float] = []
+        self.confidence: list[float] = []
         self.finish: Finish | None = None
+        self._window = window_of(request)
 
     def extend(
         self,
@@ -36,18 +41,34 @@ class Sample:
         token = _draw(logprobs, self.request, seed, position)
         self.ids.append(token)
         self.logprobs.append(float(logprobs[token]))
+        falls = self._judged(logprobs)
         if token == end:
             self.finish = "end"
         elif self.request.stop and any(stop in decode(self.ids) for stop in self.request.stop):
             self.finish = "stop"
+        elif falls:
+            self.finish = "unsure"
         elif len(self.ids) == self.request.max_tokens:
             self.finish = "length"
+
+    def _judged(self, logprobs: Float[np.ndarray, " v"]) -> bool:
+        """Note the confidence of the token, if asked for; return whether it ends the sample."""
+        asked = self.request.confidence
+        if asked is None:
+            return False
+        self.confidence.append(confidence_of(logprobs, asked.top))
+        return self._window.falls(self.confidence[-1])
 
     def completion(self) -> Completion:
         """Return the finished sample."""
         if self.finish is None:
             raise RuntimeError("the sample is still growing")
-        return Completion(ids=tuple(self.ids), logprobs=tuple(self.logprobs), finish=self.finish)
+        return Completion(
+            ids=tuple(self.ids),
+            logprobs=tuple(self.logprobs),
+            finish=self.finish,
+            confidence=tuple(self.confidence),
+        )
 
 
 def planted(requests: Sequence[Request]) -> list[list[Sample]]:

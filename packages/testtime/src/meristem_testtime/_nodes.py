@@ -75,9 +75,12 @@ class Node:
     finished
         Whether the model ended the solution or it was cut.
     truncated
-        Whether it was cut by the limit of steps or tokens, or aborted: then it is not finished.
+        Whether it was cut by the limit of steps or tokens; or aborted, or ended as its confidence
+        fell: then it is not finished.
     value
         What the guide says; 0 without a guide.
+    confidence
+        Of its own tokens, if the algorithm asked for it.
     """
 
     question: str
@@ -90,6 +93,7 @@ class Node:
     finished: bool
     truncated: bool
     value: float = 0.0
+    confidence: tuple[float, ...] = ()
 
     def path(self) -> list["Node"]:
         """Return the nodes from the first step to this one, the root left out."""

@@ -22,6 +22,8 @@ from meristem_testtime._loop import LoopThread
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 FIRST_WAIT, LONGEST_WAIT = 0.25, 60.0  # seconds
 SHOWN = 300  # characters of a server's message in an error
+Take = Callable[[dict[str, Any]], bool]
+Begin = Callable[[], Take]
 
 
 class RefusedError(EngineError):
@@ -81,8 +83,13 @@ class Transport:
         """
         return self._parsed(await self._loop.run(self._tried(path, body, self._answer)))
 
-    async def stream(self, path: str, body: dict[str, Any], events: list[dict[str, Any]]) -> None:
-        """Append what the server sends, event by event, to `events`; cancelling this ends it there.
+    async def stream(self, path: str, body: dict[str, Any], begin: Begin) -> None:
+        """Read what the server sends, event by event; cancelling this ends it there.
+
+        Parameters
+        ----------
+        begin
+            Called at each try; returns what takes an event, and says whether it is enough.
 
         Raises
         ------
@@ -91,7 +98,7 @@ class Transport:
         """
 
         async def read(path: str, body: dict[str, Any]) -> _Answer:
-            return await self._events(path, body, events)
+            return await self._events(path, body, begin())
 
         await self._loop.run(self._tried(path, body | {"stream": True}, read))
 
@@ -144,10 +151,7 @@ class Transport:
         async with self._session.post(self.url + path, json=body) as answer:
             return _Answer(answer.status, answer.headers.get("Retry-After"), await answer.read())
 
-    async def _events(
-        self, path: str, body: dict[str, Any], events: list[dict[str, Any]]
-    ) -> "_Answer":
-        events.clear()
+    async def _events(self, path: str, body: dict[str, Any], take: Take) -> "_Answer":
         async with self._session.post(self.url + path, json=body) as answer:
             retry_after = answer.headers.get("Retry-After")
             if answer.status >= 300:
@@ -159,7 +163,8 @@ class Transport:
                 event = self._parsed(_Answer(answer.status, None, data))
                 if "error" in event:
                     raise EngineError(f"{self.url}{path}: {_message(_Answer(0, None, data))}")
-                events.append(event)
+                if take(event):
+                    break
             return _Answer(answer.status, retry_after, b"")
 
     def _parsed(self, answer: "_Answer") -> dict[str, Any]:

@@ -145,7 +145,10 @@ class ReplayEngine:
 
 def _completion(record: dict[str, Any]) -> Completion:
     return Completion(
-        ids=tuple(record["ids"]), logprobs=tuple(record["logprobs"]), finish=record["finish"]
+        ids=tuple(record["ids"]),
+        logprobs=tuple(record["logprobs"]),
+        finish=record["finish"],
+        confidence=tuple(record["confidence"]),
     )
 
 

@@ -15,6 +15,7 @@ from meristem_testtime._batching import BudgetExhausted, Run
 from meristem_testtime._engine import (
     UNWATCHED,
     Completion,
+    Confidence,
     ContextFullError,
     Request,
     Watch,
@@ -64,6 +65,7 @@ class Task:
         whole: bool = False,
         step: Step | None = None,
         watch: Callable[[int, str], bool] | None = None,
+        confidence: Confidence | None = None,
     ) -> list[list[Node]]:
         """Return n new children of each node, valued by the guide.
 
@@ -81,6 +83,8 @@ class Task:
             Of the children of one node: told the place among them and the text of each one that
             ends; returns whether those that still run are to be aborted. They are children too,
             with what was drawn until then, but not finished.
+        confidence
+            What is wanted of confidence. Children that end for it are not finished.
 
         Raises
         ------
@@ -98,6 +102,8 @@ class Task:
             return [[] for _ in nodes]
         if not whole or any(node is not self.root for node, _ in asked):
             need(self._run.engine, "continue")
+        if confidence is not None:
+            need(self._run.engine, "confidence")
         if watch is not None:
             need(self._run.engine, "abort")
             if len(asked) != 1:
@@ -105,7 +111,7 @@ class Task:
         self._check_budget()
         firsts = [self._children.get(node, 0) for node, _ in asked]
         extent = self.step if step is None else step
-        requests = [self._request(node, c, extent, whole) for node, c in asked]
+        requests = [self._request(node, c, extent, whole, confidence) for node, c in asked]
         watches = UNWATCHED if watch is None else {0: self._told(asked[0][0], watch)}
         found = await self._run.generate(requests, watches)
         made = {
@@ -228,7 +234,9 @@ class Task:
         ):
             raise BudgetExhausted
 
-    def _request(self, node: Node, n: int, step: Step, whole: bool) -> Request:
+    def _request(
+        self, node: Node, n: int, step: Step, whole: bool, confidence: Confidence | None
+    ) -> Request:
         first = self._children.get(node, 0)
         self._children[node] = first + n
         left = step.max_steps - node.depth if whole else 1
@@ -246,6 +254,7 @@ class Task:
             top_p=self._run.top_p,
             top_k=self._run.top_k,
             stop=() if whole else step.stop,
+            confidence=confidence,
         )
 
     def _told(self, node: Node, watch: Callable[[int, str], bool]) -> Watch:
@@ -255,13 +264,13 @@ class Task:
     def _child(self, node: Node, place: int, sample: Completion, step: Step, whole: bool) -> Node:
         depth = node.depth + 1
         ended = sample.finish == "end"
-        aborted = sample.finish == "abort"
+        aborted = sample.finish in ("abort", "unsure")
         cut = not ended and not aborted and (whole or depth >= step.max_steps)
         return Node(
             question=node.question, parent=node, place=place, ids=sample.ids,
             logprobs=sample.logprobs, depth=depth,
             text=self._run.engine.decode(node.path_ids() + sample.ids),
-            finished=ended or cut, truncated=cut or aborted,
+            finished=ended or cut, truncated=cut or aborted, confidence=sample.confidence,
         )  # fmt: skip
 
     def _book(self, requests: Sequence[Request], fresh: Sequence[Node]) -> None:

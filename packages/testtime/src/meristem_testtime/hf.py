@@ -44,7 +44,9 @@ class HFEngine:
     """
 
     concurrent = False
-    capabilities: frozenset[Capability] = frozenset({"continue", "scores", "abort", "top_k"})
+    capabilities: frozenset[Capability] = frozenset(
+        {"continue", "scores", "abort", "top_k", "confidence"}
+    )
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str, max_batch: int = 64) -> None:
         if tokenizer.eos_token_id is None:

@@ -11,9 +11,11 @@ import math
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from heapq import nlargest
+from statistics import fmean
 from typing import Any
 
-from meristem_testtime._batching import together, unless, watched
+from meristem_testtime._batching import may_end_early, together, unless, watched
 from meristem_testtime._chat import ChatEngine
 from meristem_testtime._engine import (
     UNWATCHED,
@@ -25,8 +27,10 @@ from meristem_testtime._engine import (
     Request,
     UnsupportedError,
     Watch,
+    whole,
+    window_of,
 )
-from meristem_testtime._remote import RefusedError
+from meristem_testtime._remote import RefusedError, Take
 from meristem_testtime._server import SEEDS, Server, choices_in, choices_of, part
 
 __all__ = ["ChatEngine", "OpenAIEngine"]
@@ -70,7 +74,9 @@ class OpenAIEngine(Server):
         If it returns no token ids or log-probabilities.
     """
 
-    capabilities: frozenset[Capability] = frozenset({"continue", "scores", "abort", "top_k"})
+    capabilities: frozenset[Capability] = frozenset(
+        {"continue", "scores", "abort", "top_k", "confidence"}
+    )
 
     def __init__(
         self,
@@ -112,8 +118,8 @@ class OpenAIEngine(Server):
     ) -> list[list[Completion]]:
         """Return the samples of each request."""
         return await together(
-            watched(request, watches[place], self._until)
-            if place in watches
+            watched(request, watches.get(place), self._until)
+            if place in watches or may_end_early(request)
             else self._sampled(request)
             for place, request in enumerate(requests)
         )
@@ -130,14 +136,28 @@ class OpenAIEngine(Server):
         return [self._completion(each, request) for each in choices] * (request.n // n)
 
     async def _until(self, request: Request, halt: asyncio.Event) -> Completion:
-        """Return the one sample of `request`, or what arrived of it when `halt` is set."""
-        events: list[dict[str, Any]] = []
+        """Return the one sample of `request`, or what arrived when `halt` is set or it falls."""
+        events, fell = list[dict[str, Any]](), False
+
+        def begin() -> Take:
+            events.clear()
+            window = window_of(request)
+
+            def take(event: dict[str, Any]) -> bool:
+                nonlocal fell
+                events.append(event)
+                values = self._confidence(_joined([event]), request)
+                fell = any(window.falls(value) for value in values)
+                return fell
+
+            return take
+
         with self._named("token_ids", TOKENS):
-            await unless(halt, self._transport.stream("/completions", self._body(request), events))
-        choice = _joined(list(events))
-        if choice["finish_reason"] is None and not halt.is_set():
+            await unless(halt, self._transport.stream("/completions", self._body(request), begin))
+        choice, cut = _joined(list(events)), fell or halt.is_set()
+        if choice["finish_reason"] is None and not cut:
             raise EngineError(f"engine {self.identity} ended a stream without a finish_reason")
-        return self._completion(choice, request, halted=halt.is_set())
+        return self._completion(choice, request, halted=cut)
 
     @contextmanager
     def _named(self, capability: str, mend: str) -> Generator[None, None, None]:
@@ -161,7 +181,8 @@ class OpenAIEngine(Server):
             "top_k": request.top_k or 0,  # 0: all, whatever the model's own defaults say
             "stop": list(request.stop) or None,
             "include_stop_str_in_output": True,
-            "logprobs": 0,
+            "logprobs": request.confidence.top if request.confidence else 0,
+            "return_tokens_as_token_ids": True,  # tokens of equal text are told apart
             "return_token_ids": True,
         }
 
@@ -188,7 +209,28 @@ class OpenAIEngine(Server):
                 f"engine {self.identity}: a prompt of {len(request.prompt)} tokens and max_tokens "
                 f"{request.max_tokens} exceed the context, it ended after {len(ids)}; shorten one"
             )
-        return Completion(ids=tuple(ids), logprobs=tuple(map(float, chosen)), finish=finish)
+        return whole(
+            Completion(
+                ids=tuple(ids),
+                logprobs=tuple(map(float, chosen)),
+                finish=finish,
+                confidence=self._confidence(choice, request),
+            ),
+            request,
+        )
+
+    def _confidence(self, choice: dict[str, Any], request: Request) -> tuple[float, ...]:
+        asked, ids = request.confidence, choice.get("token_ids")
+        if asked is None or not ids:
+            return ()
+        places = part(choice, "logprobs").get("top_logprobs") or []
+        if len(places) != len(ids) or any(len(place or ()) < asked.top for place in places):
+            raise UnsupportedError(
+                self.identity, "confidence",
+                f"its {len(ids)} tokens came with the likeliest of {len(places)}, fewer than "
+                f"{asked.top} each; ask for fewer, or {SCORES}",
+            )  # fmt: skip
+        return tuple(-fmean(nlargest(asked.top, place.values())) for place in places)
 
     async def _scored(
         self, prompt: tuple[int, ...], continuation: tuple[int, ...]
@@ -224,7 +266,10 @@ def _joined(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "logprobs": {
             "token_logprobs": [x for each in chosen for x in each]
             if chosen or not choices
-            else None
+            else None,
+            "top_logprobs": [
+                x for each in choices for x in part(each, "logprobs").get("top_logprobs") or []
+            ],
         },
         "finish_reason": reasons[-1] if reasons else None,
     }

@@ -9,9 +9,12 @@
 # vLLM pins torch and much else, so it has an environment of its own
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
+from heapq import nlargest
 from itertools import count
+from statistics import fmean
 from types import TracebackType
 from typing import Any
 
@@ -21,7 +24,7 @@ from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from meristem_testtime._batching import together, watched
+from meristem_testtime._batching import may_end_early, together, watched
 from meristem_testtime._engine import (
     UNWATCHED,
     Capability,
@@ -32,6 +35,8 @@ from meristem_testtime._engine import (
     Pair,
     Request,
     Watch,
+    whole,
+    window_of,
 )
 from meristem_testtime._loop import LoopThread
 
@@ -59,7 +64,9 @@ class VLLMEngine:
     """
 
     concurrent = True
-    capabilities: frozenset[Capability] = frozenset({"continue", "scores", "abort", "top_k"})
+    capabilities: frozenset[Capability] = frozenset(
+        {"continue", "scores", "abort", "top_k", "confidence"}
+    )
     max_batch: int | None = None
 
     def __init__(
@@ -109,11 +116,11 @@ class VLLMEngine:
         self, requests: Sequence[Request], watches: Mapping[int, Watch] = UNWATCHED
     ) -> list[list[Completion]]:
         """Return the samples of each request."""
-        if not watches:
+        if not watches and not any(map(may_end_early, requests)):
             return await self._loop.run(together(self._sampled(request) for request in requests))
         return await together(
-            watched(request, watches[place], self._until)
-            if place in watches
+            watched(request, watches.get(place), self._until)
+            if place in watches or may_end_early(request)
             else self._loop.run(self._sampled(request))
             for place, request in enumerate(requests)
         )
@@ -131,25 +138,31 @@ class VLLMEngine:
 
     async def _sampled(self, request: Request) -> list[Completion]:
         n = request.n if request.temperature > 0 else 1  # vLLM refuses several greedy samples
-        output = await self._output(*self._asked(replace(request, n=n)), self._named())
+        (output,) = await self._outputs(*self._asked(replace(request, n=n)), self._named())
         samples = sorted(output.outputs, key=lambda each: each.index)
-        return [_completion(each) for each in samples] * (request.n // n)
+        return [_completion([each], request) for each in samples] * (request.n // n)
 
     async def _until(self, request: Request, halt: asyncio.Event) -> Completion:
-        """Return the one sample of `request`, or what it has when `halt` is set."""
-        name = self._named()
-        whole = asyncio.ensure_future(self._loop.run(self._output(*self._asked(request), name)))
+        """Return the one sample of `request`, or what it has when `halt` is set or it falls."""
+        name, window = self._named(), window_of(request)
+
+        def falls(output: Any) -> bool:
+            (piece,) = output.outputs
+            return any(window.falls(value) for value in _confidence(piece.logprobs, request))
+
+        drawn = self._outputs(*self._asked(request), name, falls)
+        running = asyncio.ensure_future(self._loop.run(drawn))
         halted = asyncio.ensure_future(halt.wait())
         try:
-            await asyncio.wait({whole, halted}, return_when=asyncio.FIRST_COMPLETED)
-            while not whole.done():  # a request that is just being sent is not known there yet
+            await asyncio.wait({running, halted}, return_when=asyncio.FIRST_COMPLETED)
+            while not running.done():  # a request that is just being sent is not known there yet
                 await self._loop.run(self._llm.abort(name))
-                await asyncio.wait({whole}, timeout=ABORT_WAIT)
-            (sample,) = (await whole).outputs
+                await asyncio.wait({running}, timeout=ABORT_WAIT)
+            pieces = [output.outputs[0] for output in await running]
         finally:
-            whole.cancel()
+            running.cancel()
             halted.cancel()
-        return _completion(sample, halted=halt.is_set())
+        return _completion(pieces, request, halted=halt.is_set())
 
     def _named(self) -> str:
         return f"meristem-{next(self._count)}"
@@ -157,6 +170,13 @@ class VLLMEngine:
     def _asked(self, request: Request) -> tuple[tuple[int, ...], SamplingParams]:
         if len(request.prompt) + request.max_tokens > self.context:  # vLLM would draw fewer
             raise ContextFullError(len(request.prompt), request.max_tokens, self.context)
+        words = self._llm.model_config.get_vocab_size()
+        if request.confidence is not None and request.confidence.top > words:  # vLLM would die
+            raise ValueError(
+                f"the confidence of the {request.confidence.top} likeliest tokens is asked for, "
+                f"there are {words}; ask for fewer"
+            )
+        early = may_end_early(request)
         return request.prompt, SamplingParams(
             n=request.n,
             seed=request.seed,
@@ -166,10 +186,10 @@ class VLLMEngine:
             top_k=request.top_k or 0,
             stop=list(request.stop),
             include_stop_str_in_output=True,
-            logprobs=0,
+            logprobs=request.confidence.top if request.confidence else 0,
             flat_logprobs=True,
             detokenize=bool(request.stop),
-            output_kind=RequestOutputKind.FINAL_ONLY,
+            output_kind=RequestOutputKind.DELTA if early else RequestOutputKind.FINAL_ONLY,
         )
 
     async def _scored(
@@ -178,24 +198,33 @@ class VLLMEngine:
         options = SamplingParams(
             max_tokens=1, prompt_logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY
         )
-        output = await self._output((*prompt, *continuation), options, self._named())
+        (output,) = await self._outputs((*prompt, *continuation), options, self._named())
         places = output.prompt_logprobs[len(prompt) :]
         return tuple(
             float(place[token].logprob) for place, token in zip(places, continuation, strict=True)
         )
 
-    async def _output(self, prompt: tuple[int, ...], options: SamplingParams, name: str) -> Any:
-        output: Any = None
+    async def _outputs(
+        self,
+        prompt: tuple[int, ...],
+        options: SamplingParams,
+        name: str,
+        enough: Callable[[Any], bool] = lambda output: False,
+    ) -> list[Any]:
+        """Return what vLLM hands out until it has finished, or until it is `enough`."""
+        outputs: list[Any] = []
+        asked = self._llm.generate(TokensPrompt(prompt_token_ids=list(prompt)), options, name)
         try:
-            async for each in self._llm.generate(
-                TokensPrompt(prompt_token_ids=list(prompt)), options, name
-            ):
-                output = each
+            async with aclosing(asked) as handed:  # which aborts what runs
+                async for output in handed:
+                    outputs.append(output)
+                    if enough(output):
+                        return outputs
         except Exception as error:
             raise EngineError(f"engine {self.identity}: {type(error).__name__}: {error}") from error
-        if output is None or not output.finished:
+        if not outputs or not outputs[-1].finished:
             raise EngineError(f"engine {self.identity} ended a request without an answer")
-        return output
+        return outputs
 
 
 async def _started(arguments: AsyncEngineArgs) -> AsyncLLM:
@@ -206,14 +235,34 @@ async def _stopped(llm: AsyncLLM) -> None:
     llm.shutdown()
 
 
-def _completion(output: Any, *, halted: bool = False) -> Completion:
-    chosen = output.logprobs
-    logprobs = tuple(float(chosen.logprobs[start]) for start in chosen.start_indices)
+def _completion(pieces: Sequence[Any], request: Request, *, halted: bool = False) -> Completion:
+    last = pieces[-1]
     finish: Finish = "length"
-    if output.finish_reason == "stop":
-        finish = "stop" if isinstance(output.stop_reason, str) else "end"
-    elif output.finish_reason == "abort" and halted:
+    if last.finish_reason == "stop":
+        finish = "stop" if isinstance(last.stop_reason, str) else "end"
+    elif last.finish_reason is None or (last.finish_reason == "abort" and halted):
         finish = "abort"
-    elif output.finish_reason != "length":
-        raise EngineError(f"vLLM ended a sample with {output.finish_reason!r}; see its log")
-    return Completion(ids=tuple(output.token_ids), logprobs=logprobs, finish=finish)
+    elif last.finish_reason != "length":
+        raise EngineError(f"vLLM ended a sample with {last.finish_reason!r}; see its log")
+    sample = Completion(
+        ids=tuple(token for piece in pieces for token in piece.token_ids),
+        logprobs=tuple(
+            float(piece.logprobs.logprobs[start])
+            for piece in pieces
+            for start in piece.logprobs.start_indices
+        ),
+        finish=finish,
+        confidence=tuple(
+            value for piece in pieces for value in _confidence(piece.logprobs, request)
+        ),
+    )
+    return whole(sample, request)
+
+
+def _confidence(flat: Any, request: Request) -> list[float]:
+    """Return the confidence of each token; vLLM gives its likeliest, and the drawn one."""
+    if request.confidence is None:
+        return []
+    top, spans = request.confidence.top, zip(flat.start_indices, flat.end_indices, strict=True)
+    places = (dict(zip(flat.token_ids[a:b], flat.logprobs[a:b], strict=True)) for a, b in spans)
+    return [-fmean(nlargest(top, place.values())) for place in places]

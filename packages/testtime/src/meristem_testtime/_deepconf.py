@@ -1,0 +1,75 @@
+"""Samples that end as soon as the model is unsure, weighed by how sure it was (DeepConf)."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from meristem_testtime._confidence import (
+    ROUNDING,
+    TOP,
+    WIDTH,
+    early_stop_threshold,
+    window_confidence,
+)
+from meristem_testtime._engine import Confidence
+from meristem_testtime._nodes import Node
+from meristem_testtime._task import Algorithm, Task
+
+
+def deepconf(
+    n: int, *, warmup: int = 16, keep: float = 0.9, width: int = WIDTH, top: int = TOP
+) -> Algorithm:
+    """Return n whole samples, those after the warm-up ended where the model is unsure.
+
+    The least window confidence of each of the first `warmup` samples is measured; the share `keep`
+    of these lies above the threshold. A later sample ends with the first full window below. Ended
+    samples, and samples of the warm-up below the threshold, are no solutions; the weight of the
+    others is their least window confidence, so `weighted("weight")` is the source's vote.
+
+    Parameters
+    ----------
+    n, warmup
+        Samples in all and of the warm-up, at least 1 and at most n.
+    keep
+        Share of the warm-up that would not have been ended, in (0, 1): the source's 0.1 ends many
+        ("low"), 0.9 few ("high").
+    width, top
+        Tokens in a window, and likeliest tokens, as for `window_means` and `token_confidence`.
+
+    Raises
+    ------
+    UnsupportedError
+        If the engine does not return confidence.
+
+    References
+    ----------
+    arXiv 2508.15260, section 3.3, without its stop at a consensus.
+    """
+    if not 1 <= warmup <= n:
+        raise ValueError(f"warmup ({warmup}) must lie in [1, n], n is {n}")
+    if not 0 < keep < 1:
+        raise ValueError(f"keep ({keep}) must lie in (0, 1)")
+    asked = Confidence(top=top, width=width)
+
+    async def algorithm(task: Task) -> None:
+        (first,) = await task.expand([task.root], warmup, whole=True, confidence=asked)
+        least = early_stop_threshold(np.array([_least(node, width) for node in first]), keep)
+        _give(task, first, width, least)
+        if n > warmup:
+            falling = replace(asked, least=least)
+            (rest,) = await task.expand([task.root], n - warmup, whole=True, confidence=falling)
+            _give(task, rest, width, least)
+
+    return algorithm
+
+
+def _give(task: Task, nodes: Sequence[Node], width: int, least: float) -> None:
+    for node in nodes:
+        weight = _least(node, width)
+        if node.finished and weight >= least - ROUNDING:
+            task.finish(node, weight)
+
+
+def _least(node: Node, width: int) -> float:
+    return window_confidence(np.array(node.confidence), width).lowest
