@@ -96,6 +96,14 @@ def test_a_budget_names_what_is_left_and_a_larger_one_goes_on(capsys, adder, sum
     assert resumed == whole
 
 
+def test_a_budget_that_leaves_one_question_measures_nothing(capsys, adder, sums, tmp_path):
+    words = ("--engine", adder.url, "--model", "adder", "--out", tmp_path / "run", "--n", 64)
+    code, _, said = run(capsys, sums, *words, "--budget", 1)
+    assert code == 3
+    assert "11 questions are not done: s1, s2, " in said
+    assert not (tmp_path / "run/result.json").exists()
+
+
 def test_a_killed_run_resumes_to_the_same_bytes(capsys, adder, sums, tmp_path):
     journal = tmp_path / "run/samples.jsonl"
 
@@ -120,29 +128,6 @@ def test_a_killed_run_resumes_to_the_same_bytes(capsys, adder, sums, tmp_path):
     assert sorted(journal.read_text().splitlines()) == sorted(
         (tmp_path / "whole/samples.jsonl").read_text().splitlines()
     )
-
-
-def test_a_real_model_samples_and_revises(capsys, saved_model, tmp_path, open_page):
-    path = tmp_path / "digits.jsonl"
-    lines = [{"id": i, "question": f"{i}+{i}", "answer": str(i)} for i in range(6)]
-    path.write_text("\n".join(map(json.dumps, lines)))
-    out = tmp_path / "run"
-    code, said, _ = run(
-        capsys, path, "--engine", f"hf:{saved_model}", "--out", out, "--n", 4, "--max-tokens", 8,
-        "--revise", 2, "--kind", "number", "--prompt", "{question}", "--temperature", 1.5, "--json",
-        "--cue", "1", "W",
-    )  # fmt: skip
-    assert code == 0
-    found = json.loads(said)["strata"][""]
-    assert '"scores"' in (out / "samples.jsonl").read_text()  # of the two cues
-    assert len(found["revision"]["accuracy"]) == 3
-    assert len(found["budget"]["budgets"]) == len(found["budget"]["parallel"]) > 1
-    with open_page(out / "report.html", width=390, dark=True) as page:
-        titles = page.locator("h2").all_text_contents()
-        assert titles == ["Contents", "votes", "length", "revision", "How this was made"]
-        for width in (390, 1280):
-            page.set_viewport_size({"width": width, "height": 900})
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_the_contents_lead_to_every_section_by_keyboard(capsys, tmp_path, open_page):
@@ -207,6 +192,8 @@ def test_a_bad_file_is_named_by_line_and_column(capsys, tmp_path, content, said)
         (("--engine", "hf:.", "--temperature", -1), "--temperature -1.0: it must be finite"),
         (("--engine", "hf:.", "--top-p", 0), "--top-p 0.0: it must lie in (0, 1]"),
         (("--engine", "hf:.", "--top-k", 0), "--top-k 0: it must be at least 1"),
+        (("--engine", "hf:.", "--chains", 0), "--chains 0: it must be at least 1"),
+        (("--engine", "hf:.", "--chains", 2), "--chains 2: chains are revised; give --revise 1"),
         (("--engine", "hf:.", "--cue", ""), "--cue '': give one text or more"),
         (("--engine", "hf:.", "--prompt", "x"), "lacks {question}"),
         (("--engine", "hf:.", "--limit", 1), "--limit 1: an interval needs 2"),

@@ -1,4 +1,4 @@
-"""ReST-MCTS*, annealed particles, equal siblings, the grid and guides, against slow second ways."""
+"""ReST-MCTS*, annealed particles, equal siblings and guides, against slow second ways."""
 
 import math
 from collections import Counter
@@ -235,64 +235,12 @@ def test_the_confidence_guide_reads_windows_of_the_path(kind):
         assert node.value == pytest.approx(wanted[kind])
 
 
-PAGE = "ab;\nWit."
-PARAGRAPHS = tt.Step(stop=(), max_tokens=8, max_steps=1)
-
-
-def paragraphs(seed):
-    @cache
-    def probabilities(ids):
-        return stream(seed, "page", *ids).dirichlet([1, 1, 1, 3, 0.1, 0.1, 0.1, 1])
-
-    return probabilities
-
-
-@given(seed=st.integers(0, 40), chains=st.integers(1, 4), rounds=st.integers(0, 3))
-@settings(max_examples=25)
-def test_a_grid_joins_sampling_and_revision(seed, chains, rounds):
-    engine = tt.FakeEngine(paragraphs(seed), PAGE)
-
-    def found(algorithm):
-        (result,) = tt.search_sync(engine, {"q": "ab"}, algorithm, step=PARAGRAPHS, seed=seed)
-        return result
-
-    def texts(algorithm):
-        return [node.text for node in found(algorithm).solutions]
-
-    assert texts(tt.grid(chains, 0)) == texts(tt.best_of_n(chains))
-    assert texts(tt.grid(1, rounds)) == texts(tt.revise(rounds))
-    every, ends = texts(tt.grid(chains, rounds)), texts(tt.grid(chains, rounds, last=True))
-    assert len(every) == chains * (rounds + 1)
-    assert ends == every[-chains:]
-    for r in range(1, rounds + 1):
-        for i in range(chains):
-            kept = tt.kept_text(every[(r - 1) * chains + i])
-            assert every[r * chains + i].startswith(f"{kept}\n\nWait" if kept else "Wait")
-
-
-def test_a_grid_in_a_small_context_and_budget_keeps_what_it_has():
-    class Narrow(tt.FakeEngine):
-        context = 24
-
-    engine = Narrow(paragraphs(0), PAGE)
-    (found,) = tt.search_sync(engine, {"q": "ab"}, tt.grid(5, 9, last=True), step=PARAGRAPHS)
-    assert len(found.solutions) == 5
-    assert found.cost.samples < 50
-    (cut,) = tt.search_sync(
-        engine, {"q": "ab"}, tt.grid(2, 3, last=True), step=PARAGRAPHS, budget=tt.Budget(tokens=1)
-    )
-    assert cut.exhausted
-    assert [node.depth for node in cut.solutions] == [1, 1]
-
-
 def test_mistakes_are_explained():
     for call, complaint in [
         (lambda: tt.rest_mcts(0), r"simulations \(0\).* must be at least 1"),
         (lambda: tt.rest_mcts(1, alpha=1.5), r"alpha \(1.5\) must lie in \[0, 1\]"),
         (lambda: tt.rest_mcts(1, enough=math.nan), r"enough \(nan\) a number"),
         (lambda: tt.particles(2, anneal=-0.5), r"anneal \(-0.5\) must lie in \[0, 1\]"),
-        (lambda: tt.grid(0, 1), r"chains \(0\) must be at least 1"),
-        (lambda: tt.grid(1, 1, ""), "the cue not empty"),
         (lambda: tt.confidence_guide("lowest", 0), "a width of at least 1"),
         (lambda: tt.sum_log_odds([0.5, 1.2]), r"gave 1.2; its log-odds need a value in \[0, 1\]"),
     ]:

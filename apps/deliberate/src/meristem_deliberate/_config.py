@@ -53,6 +53,9 @@ class DeliberateConfig:
     revise: int = 0
     """Revisions of a chain beside the samples; 0 for none."""
 
+    chains: int = 1
+    """Chains of a question, each revised so often; their last answers vote."""
+
     cue: tuple[str, ...] = ("Wait",)
     """What a revision begins with; of several, such as Wait Alternatively, the one that the model
     finds likelier."""

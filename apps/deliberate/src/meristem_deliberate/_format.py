@@ -17,3 +17,17 @@ def points(found: tt.MeanInterval) -> str:
     return f"{100 * found.mean:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]".replace(
         " ", NARROW
     )
+
+
+def finding(what: str, found: tt.MeanInterval, where: str = "") -> str:
+    """Return a sentence: the difference, on which side of zero it is, what would be detected."""
+    side = "is not told from zero" if found.low <= 0 <= found.high else (
+        "is above zero" if found.low > 0 else "is below zero"
+    )  # fmt: skip
+    place = f" {where}" if where else ""
+    if found.low == found.high == 0:
+        return f"{what}{place}: nothing, on every question."
+    return (
+        f"{what}{place}: {points(found)} points, which {side}; detectable here: "
+        f"{100 * found.minimal_detectable:.1f}."
+    )

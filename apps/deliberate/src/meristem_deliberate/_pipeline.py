@@ -23,6 +23,7 @@ from meristem_deliberate._table import traces_csv
 SCHEMA = "meristem-deliberate/1"
 IN_FLIGHT = 64  # samples under a budget: what these cost is the most that is spent beyond it
 SHOWN = 10  # questions that a message names
+LEAST = 2  # questions that an interval needs
 
 
 def deliberate(config: DeliberateConfig) -> int:
@@ -56,8 +57,8 @@ def deliberate(config: DeliberateConfig) -> int:
     if left:
         stored = stored | {"left": list(dict.fromkeys(left))}
         _say_left(config, cost["tokens"], list(dict.fromkeys(left)))
-    sampled, revised = ([r for r in each if not r.exhausted] for each in (sampled, revised))
-    if not sampled:
+    sampled, revised = _done(sampled, revised)
+    if len(sampled) < LEAST:
         return 3
     gold = {each.id: each.answer for each in questions}
     traces = tt.from_results(sampled, gold, kind=kind)
@@ -66,6 +67,17 @@ def deliberate(config: DeliberateConfig) -> int:
     write_atomic(config.out / "traces.csv", traces_csv(traces))
     code = conclude(config.out, measured, stored | {"cost": cost}, as_json=config.json)
     return 3 if left else code
+
+
+def _done(
+    sampled: list[tt.SearchResult], revised: list[tt.SearchResult]
+) -> tuple[list[tt.SearchResult], list[tt.SearchResult]]:
+    """Return what was found for the questions that are done, or the samples where too few are."""
+    sampled, revised = ([r for r in each if not r.exhausted] for each in (sampled, revised))
+    if len(revised) < LEAST:
+        return sampled, []
+    names = {each.question for each in revised}
+    return [each for each in sampled if each.question in names], revised
 
 
 def _say_left(config: DeliberateConfig, tokens: int, left: list[str]) -> None:
@@ -125,11 +137,11 @@ def _ask(
             show(done, total, {"accuracy": right / max(samples, 1), "tokens/s": rate})
 
         limit = config.budget
-        samples_each = 1 if revise else config.n
+        samples_each = config.chains if revise else config.n
         return tt.search_sync(
             engine,
             prompts,
-            tt.revise(config.revise, config.cue) if revise else tt.best_of_n(config.n),
+            tt.grid(config.chains, config.revise, config.cue) if revise else tt.best_of_n(config.n),
             step=tt.Step(max_tokens=config.max_tokens, max_steps=1),
             temperature=config.temperature,
             top_p=config.top_p,
@@ -142,12 +154,14 @@ def _ask(
 
 
 def _check(config: DeliberateConfig) -> None:
-    limits = {"n": 1, "max_tokens": 1, "revise": 0, "budget": 1, "top_k": 1}
+    limits = {"n": 1, "max_tokens": 1, "revise": 0, "chains": 1, "budget": 1, "top_k": 1}
     for name, least in limits.items():
         value = getattr(config, name)
         if value is not None and value < least:
             option = name.replace("_", "-")
             raise UsageError(f"--{option} {value}: it must be at least {least}")
+    if config.chains > 1 and not config.revise:
+        raise UsageError(f"--chains {config.chains}: chains are revised; give --revise 1 or more")
     if not 0 <= config.temperature < float("inf"):
         raise UsageError(f"--temperature {config.temperature}: it must be finite and at least 0")
     if not 0 < config.top_p <= 1:
@@ -166,18 +180,17 @@ def _kind(config: DeliberateConfig, questions: list[Question]) -> Kind:
 
 def _stored(config: DeliberateConfig, questions: list[Question]) -> dict[str, object]:
     names = ("engine", "model", "tokenizer", "n", "temperature", "top_p", "top_k", "max_tokens",
-             "revise", "cue", "kind", "prompt", "seed")  # fmt: skip
+             "revise", "chains", "cue", "kind", "prompt", "seed")  # fmt: skip
     stored: dict[str, object] = {name: getattr(config, name) for name in names}
     return stored | {"questions": len(questions), "questions_digest": digest(questions)}
 
 
 def _hold(stack: ExitStack, path: Path, stored: Mapping[str, object]) -> None:
-    """Open the run folder until the stack is left."""
+    """Open the run folder until the stack is left; runs from before --chains have one chain."""
+    held = {name: value for name, value in stored.items() if (name, value) != ("chains", 1)}
     try:
         stack.enter_context(
-            open_run(
-                path, stored, name="meristem deliberate", version=version("meristem-deliberate")
-            )
+            open_run(path, held, name="meristem deliberate", version=version("meristem-deliberate"))
         )
     except (ValueError, OSError) as error:
         raise UsageError(f"--out {error}") from error

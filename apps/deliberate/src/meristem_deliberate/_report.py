@@ -16,9 +16,9 @@ from meristem_core.report import (
     Tile,
     Tiles,
 )
-from meristem_deliberate._format import percent, points
+from meristem_deliberate._format import finding, percent, points
 from meristem_deliberate._measure import Measured
-from meristem_deliberate._shapes import shape_blocks
+from meristem_deliberate._revision import revision_blocks
 
 RULES = (
     ("majority", "the answer that most samples give"),
@@ -56,8 +56,8 @@ def page(measured: Mapping[str, Measured], facts: Mapping[str, Any]) -> Page:
             Section(title=f"{prefix}votes", blocks=_votes(each)),
             Section(title=f"{prefix}length", blocks=_lengths(each)),
         ]
-        if each.revision is not None and each.budget is not None and each.shapes is not None:
-            blocks = [*_revision(each.revision, each.budget), *shape_blocks(each.shapes)]
+        blocks = revision_blocks(each)
+        if blocks:
             sections.append(Section(title=f"{prefix}revision", blocks=blocks))
     notes = [Text(f"{name or 'All'}: {note}.") for name, m in measured.items() for note in m.notes]
     settings = Table(
@@ -140,7 +140,7 @@ def _votes(each: Measured) -> list[Block]:
             *(_bare(_series(name, x, found.difference[name])) for name in RIVALS[1:]),
         ],
         lines=[HorizontalLine(name="majority", y=0)],
-        note=_finding("The shortest majority vote minus majority", smv, f"at k = {k}"),
+        note=finding("The shortest majority vote minus majority", smv, f"at k = {k}"),
     )
     return [
         Tiles(tiles),
@@ -201,7 +201,7 @@ def _lengths(each: Measured) -> list[Block]:
                 y_label="accuracy, %",
                 series=[Series(name="r-th shortest", x=tokens, y=accuracy)],
                 first="linear",
-                note=_finding("The longest minus the shortest sample", each.profile.contrast),
+                note=finding("The longest minus the shortest sample", each.profile.contrast),
             )
         )
     blocks += _markers(each)
@@ -249,73 +249,6 @@ def _markers(each: Measured) -> list[Block]:
     ]
 
 
-def _revision(found: tt.RevisionReport, budget: tt.BudgetComparison) -> list[Block]:
-    rounds = [float(i) for i in range(found.accuracy.size)]
-    chart = LineChart(
-        title="Accuracy over rounds of revision",
-        x_label="revisions",
-        y_label="accuracy, %",
-        series=[
-            Series(name="last answer", x=rounds, y=_hundred(found.accuracy)),
-            Series(name="any answer so far", x=rounds, y=_hundred(found.coverage)),
-        ],
-        first="linear",
-        note=_rates(found),
-    )
-    x = [float(value) for value in budget.budgets]
-    equal = LineChart(
-        title="Revising against sampling at equal tokens",
-        x_label="new tokens a question",
-        y_label="accuracy, %",
-        series=[
-            Series(name="revise one chain", x=x, y=_hundred(budget.sequential.mean(0))),
-            Series(name="vote over samples", x=x, y=_hundred(budget.parallel.mean(0))),
-        ],
-        note=_finding(
-            "Sampling minus revising", budget.difference[-1], f"at {budget.budgets[-1]:,} tokens"
-        ),
-    )
-    mended, broken = (None, *found.mended), (None, *found.broken)
-    rows = [
-        [
-            r,
-            round(100 * float(found.accuracy[r]), 1),
-            int(found.alive[r]),
-            round(float(found.tokens[r])),
-            *(None if rate is None else round(100 * rate, 1) for rate in (mended[r], broken[r])),
-        ]
-        for r in range(found.accuracy.size)
-    ]
-    columns = ["round", "accuracy, %", "chains", "tokens so far", "wrong to right, %",
-               "right to wrong, %"]  # fmt: skip
-    return [chart, equal, Table(columns=columns, rows=rows)]
-
-
-def _rates(found: tt.RevisionReport) -> str:
-    def text(value: float | None) -> str:
-        return "undefined" if value is None else f"{value:.1%}"
-
-    return (
-        f"A round mends {text(found.mended_rate)} of the wrong answers and breaks "
-        f"{text(found.broken_rate)} of the right ones; at these rates accuracy tends to "
-        f"{text(found.stationary)}. {text(found.stick)} of the later answers of chains that began "
-        "wrong repeat the first."
-    )
-
-
-def _finding(what: str, found: tt.MeanInterval, where: str = "") -> str:
-    side = "is not told from zero" if found.low <= 0 <= found.high else (
-        "is above zero" if found.low > 0 else "is below zero"
-    )  # fmt: skip
-    place = f" {where}" if where else ""
-    if found.low == found.high == 0:
-        return f"{what}{place}: nothing, on every question."
-    return (
-        f"{what}{place}: {points(found)} points, which {side}; detectable here: "
-        f"{100 * found.minimal_detectable:.1f}."
-    )
-
-
 def _single(each: Measured) -> tt.MeanInterval:
     return each.curve.accuracy["majority"][0] if each.curve.ks[0] == 1 else each.coverage[0]
 
@@ -336,10 +269,6 @@ def _bare(series: Series) -> Series:
 
 def _mean(found: tt.MeanInterval) -> str:
     return f"{100 * found.mean:.1f} %"
-
-
-def _hundred(values: Any) -> list[float]:
-    return [100 * float(value) for value in values]
 
 
 def _range(found: tt.MeanInterval) -> str:

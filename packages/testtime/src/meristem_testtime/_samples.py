@@ -10,7 +10,7 @@ import numpy as np
 
 from meristem_core.answers import Kind, answer_key, extract_answer
 from meristem_testtime._nodes import Node, SearchResult
-from meristem_testtime._revisions import Chains
+from meristem_testtime._revisions import Chains, held
 from meristem_testtime._traces import MARKERS, Traces, count_markers
 
 
@@ -107,29 +107,65 @@ def from_results(
 def from_revisions(
     results: Sequence[SearchResult], gold: Mapping[str, str], *, kind: Kind = "math"
 ) -> Chains:
-    """Return the chains that `revise` made, one a question; ended chains keep their last answer.
+    """Return the chains that `revise` or `grid` made, question by question, as they were given.
+
+    A solution that continues the question itself begins a chain, those after it revise it. Chains
+    that ended early keep their last answer; classes are those of all chains of a question.
 
     Raises
     ------
     ValueError
-        If a question has no gold answer or no solution.
+        If a question has no gold answer, no solution, or solutions that are no chains, such as
+        those of another algorithm or of ``grid(..., last=True)``.
     """
-    rounds = max((len(result.solutions) for result in results), default=0)
-    shape = (len(results), rounds)
-    answer, tokens = np.full(shape, -1, np.int64), np.zeros(shape, np.int64)
-    correct, alive = np.zeros(shape, bool), np.zeros(shape, bool)
-    for row, result in enumerate(results):
-        chain: tuple[Node, ...] = result.solutions
-        if not chain:
-            raise ValueError(f"question {result.question!r} has no solution; raise its budget")
-        classes, right = _classes([node.text for node in chain], _gold(gold, result.question), kind)
-        place = np.minimum(np.arange(rounds), len(chain) - 1)
-        answer[row], correct[row] = np.array(classes)[place], np.array(right)[place]
-        alive[row, : len(chain)] = True
-        tokens[row, : len(chain)] = [len(node.ids) for node in chain]
+    solutions = [node for result in results for node in result.solutions]
+    question: list[int] = []
+    begins: list[bool] = []
+    answer: list[int] = []
+    correct: list[bool] = []
+    for number, result in enumerate(results):
+        first = _begins(result)
+        classes, right = _classes(
+            [node.text for node in result.solutions], _gold(gold, result.question), kind
+        )
+        question += [number] * sum(first)
+        begins, answer, correct = begins + first, answer + classes, correct + right
+    start = np.flatnonzero(begins)
+    chain = np.cumsum(begins) - 1
+    place = np.arange(chain.size) - start[chain]
+    alive = np.zeros((start.size, int(place.max(initial=-1)) + 1), bool)
+    alive[chain, place] = True
+
+    def table(values: Sequence[int]) -> np.ndarray:
+        found = np.zeros(alive.shape, np.int64)
+        found[chain, place] = values
+        return found
+
     return Chains(
-        question=np.arange(len(results)), answer=answer, correct=correct, tokens=tokens, alive=alive
+        question=np.array(question, np.int64),
+        answer=held(table(answer), alive),
+        correct=held(table(correct).astype(bool), alive),
+        tokens=table([len(node.ids) for node in solutions]),
+        alive=alive,
     )
+
+
+def _begins(result: SearchResult) -> list[bool]:
+    """Return which solutions begin a chain."""
+    if not result.solutions:
+        raise ValueError(f"question {result.question!r} has no solution; raise its budget")
+    first = [_is_first(node) for node in result.solutions]
+    if not first[0] or sum(first) != sum(map(_is_first, result.nodes)):
+        raise ValueError(
+            f"question {result.question!r} has solutions that are no chains of revisions; give "
+            "what `revise` found, or `grid` with last=False"
+        )
+    return first
+
+
+def _is_first(node: Node) -> bool:
+    """Return whether it was drawn after the question alone."""
+    return node.depth == 1 and len(node.path()) == 1
 
 
 def _classes(texts: Sequence[str], gold: str, kind: Kind) -> tuple[list[int], list[bool]]:

@@ -30,31 +30,54 @@ def revise(rounds: int, cue: str | Sequence[str] = "Wait") -> Algorithm:
     ----------
     arXiv 2502.12215.
     """
-    cues = (cue,) if isinstance(cue, str) else tuple(cue)
-    if rounds < 0 or not cues or "" in cues:
-        raise ValueError(f"rounds ({rounds}) must be at least 0 and no cue empty, cue is {cue!r}")
+    cues = cues_of(cue)
+    if rounds < 0:
+        raise ValueError(f"rounds ({rounds}) must be at least 0")
 
     async def algorithm(task: Task) -> None:
         node = await _whole(task, task.root)
         task.finish(node)
         for _ in range(rounds):
-            kept = kept_text(node.text)
-            try:
-                node = await _whole(task, await _cued(task, f"{kept}\n\n" if kept else "", cues))
-            except ContextFullError:
+            head = await revision_of(task, node, cues)
+            if head is None:
                 return
+            node = await _whole(task, head)
             task.finish(node)
 
     return algorithm
 
 
-async def _cued(task: Task, text: str, cues: Sequence[str]) -> Node:
-    """Return a node with `text` and the likeliest cue after it, the first of several."""
+def cues_of(cue: str | Sequence[str]) -> tuple[str, ...]:
+    """Return one cue or several as a tuple.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or one is empty.
+    """
+    cues = (cue,) if isinstance(cue, str) else tuple(cue)
+    if not cues or "" in cues:
+        raise ValueError(f"cue is {cue!r}; it must be a text or several, none empty")
+    return cues
+
+
+async def revision_of(task: Task, node: Node, cues: Sequence[str]) -> Node | None:
+    """Return a head with the text that a revision of `node` keeps and the likeliest cue after it.
+
+    Of equally likely cues the first. None where the context has no room for a revision; then
+    nothing is scored, unless the cue alone is too much.
+    """
+    kept = kept_text(node.text)
+    text = f"{kept}\n\n" if kept else ""
     if len(cues) == 1:
-        return await task.append(task.root, text + cues[0])
-    head = await task.append(task.root, text)
-    scores = await task.logprobs(head, cues)
-    return await task.append(head, cues[scores.index(max(scores))])
+        head = await task.append(task.root, text + cues[0])
+        return head if task.fits(head) else None
+    before = await task.append(task.root, text)
+    if not task.fits(before):
+        return None
+    scores = await task.logprobs(before, cues)
+    head = await task.append(before, cues[scores.index(max(scores))])
+    return head if task.fits(head) else None
 
 
 def kept_text(text: str) -> str:
