@@ -1,6 +1,7 @@
 # Prints "key number number ..." lines; every fit is made by eRm or psychotools on bundled data.
-# Rscript reference.R quick|slow: the fits that take R seconds or half a minute
-quick <- commandArgs(TRUE)[1] == "quick"
+# Rscript reference.R quick|slow|large: the fits that take R seconds, half a minute, or six minutes
+part <- commandArgs(TRUE)[1]
+quick <- part == "quick"
 suppressMessages({library(eRm); library(psychotools)})
 put <- function(key, x) cat(key, format(as.numeric(x), digits = 17, trim = TRUE), "\n")
 table_of <- function(key, x) { put(paste0(key, ".dim"), dim(x)); put(paste0(key, ".data"), t(x)) }
@@ -37,13 +38,13 @@ central_gradient <- function(f, p, h = 1e-4)
     e <- h * (seq_along(p) == i)
     (f(p + e) - f(p - e)) / (2 * h)
   })
-central_hessian <- function(f, p, h = 2e-3) {
+central_hessian <- function(f, p, h = 1e-3) {
+  at <- function(i, j, h) f(p + h * (seq_along(p) == i) + h * (seq_along(p) == j))
+  here <- f(p)
+  one <- sapply(seq_along(p), function(i) at(i, 0, h) + at(i, 0, -h))
   out <- matrix(0, length(p), length(p))
-  for (i in seq_along(p)) for (j in seq_len(i)) {
-    a <- h * (seq_along(p) == i); b <- h * (seq_along(p) == j)
-    out[i, j] <- out[j, i] <-
-      (f(p + a + b) - f(p + a - b) - f(p - a + b) + f(p - a - b)) / (4 * h^2)
-  }
+  for (i in seq_along(p)) for (j in seq_len(i))
+    out[i, j] <- out[j, i] <- (at(i, j, h) + at(i, j, -h) - one[i] - one[j] + 2 * here) / (2 * h^2)
   out
 }
 
@@ -54,14 +55,14 @@ attempt <- function(key, value) tryCatch(value, error = function(e) {
   NULL
 })
 
-erm <- function(key, x, fit) {
+erm <- function(key, x, fit, splits = c("median", "mean")) {
   table_of(key, x)
   optimiser(polished)
   m <- fit(x)
   put(paste0(key, ".loglik"), m$loglik)
   put(paste0(key, ".beta"), -m$betapar)
   put(paste0(key, ".se"), m$se.beta)
-  tests_of(key, m)
+  tests_of(key, m, splits)
   persons_of(key, m)
   optimiser(stats::nlm)
   put(paste0(key, ".information"), sapply(item_info(m, theta = -2:2), function(i) i$i.info))
@@ -70,7 +71,7 @@ erm <- function(key, x, fit) {
 }
 
 # the two groups are those of the likelihood ratio test, which names its persons and items
-tests_of <- function(key, m) for (split in c("median", "mean")) {
+tests_of <- function(key, m, splits) for (split in splits) {
   l <- quietly(LRtest(m, splitcr = split, se = FALSE))
   put(paste0(key, ".lr_", split), c(l$LR, l$df))
   put(paste0(key, ".high_", split), match(rownames(l$X.list[[2]]), rownames(m$X)))
@@ -112,6 +113,11 @@ linear <- function(key, x, fit) {
   table_of(paste0(key, ".W"), m$W)
   persons_of(key, m)
   optimiser(stats::nlm)
+}
+
+if (part == "large") {
+  erm("erm.rasch.xmplbig", as.matrix(xmplbig), RM, splits = "median")
+  quit()
 }
 
 data(VerbalAggression); data(MathExam14W); data(ConspiracistBeliefs2016)

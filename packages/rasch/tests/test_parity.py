@@ -39,7 +39,7 @@ def run(part):
         ["Rscript", "--vanilla", str(Path(__file__).with_name("reference.R")), part],
         capture_output=True,
         text=True,
-        timeout=580,
+        timeout=1700,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -315,6 +315,16 @@ def test_martin_loef_of_erm(reference, model, name):
     assert theirs in failed
     with pytest.raises(DataError, match=ours):
         martin_loef_test(CML(model=model), data)
+
+
+@pytest.mark.slow
+def test_erm_agrees_on_its_largest_data():
+    """xmplbig, 4,096 persons and 128 items, six minutes of R: one split of persons."""
+    reference, case = results("large"), ("rasch", "xmplbig")
+    test_erm_agrees(reference, *case)
+    test_erm_persons_fit_and_information_agree(reference, *case)
+    test_erm_group_tests_agree(reference, *case, "median")
+    test_martin_loef_of_erm(reference, *case)
 
 
 @pytest.mark.parametrize("name", ["pcmdat", "llradat3"])
