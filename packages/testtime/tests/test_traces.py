@@ -139,6 +139,10 @@ def test_a_question_without_answers_is_wrong(make):
     [
         (lambda t: tt.pass_at_k(t, [3]), r"k \(3\) must lie in \[1, 2\]: question 'q0'"),
         (lambda t: tt.vote(t, tt.weighted("reward")), r"has the weight -1; weights must be"),
+        (
+            lambda t: tt.vote(t, tt.weighted("reward", lambda r: np.where(r < 0, np.inf, r))),
+            r"has the weight inf; weights must be at least 0, and finite",
+        ),
         (lambda t: tt.vote(t, tt.best_of("other")), "there is no score 'other'"),
         (lambda t: tt.short_m(0), r"m \(0\) must be at least 1"),
         (lambda t: tt.keep_top("reward", tt.majority, 0.0), r"share \(0.0\)"),

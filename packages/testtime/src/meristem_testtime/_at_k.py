@@ -92,8 +92,8 @@ def credit_of(
 ) -> Float[np.ndarray, " b"]:
     """Return what each ballot earns: the right share of the classes at the top, or its bounds."""
     top = winners(scores)
-    count = top.sum(1)
-    share = (top & right).sum(1) / np.maximum(count, 1)
+    count, correct = (top @ np.stack([np.ones(len(right)), right], 1)).T
+    share = correct / np.maximum(count, 1)
     if ties == "win":
         return (share > 0).astype(np.float64)
     return share if ties == "uniform" else (share == 1).astype(np.float64)

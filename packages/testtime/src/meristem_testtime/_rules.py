@@ -40,9 +40,12 @@ class Ballots:
 
     def sums(self, values: Float[np.ndarray, "c n"]) -> Float[np.ndarray, "b r"]:
         """Return the sum of `values` over the members of each class; rows as `tokens` or B."""
-        weights = np.where(self.member, values, 0.0)
         if len(self.answer) == 1:
-            return weights @ (self.answer[0][:, None] == np.arange(self.classes))
+            own = self.answer[0][:, None] == np.arange(self.classes)
+            if len(values) == 1:
+                return self.member @ np.where(own, values.T, 0.0)
+            return np.where(self.member, values, 0.0) @ own
+        weights = np.where(self.member, values, 0.0)
         ballot, sample = np.nonzero(self.answer >= 0)
         flat = ballot * self.classes + self.answer[ballot, sample]
         total = np.bincount(
@@ -85,7 +88,8 @@ Rule = Callable[[Ballots], Float[np.ndarray, "b r"]]
 
 def majority(ballots: Ballots) -> Float[np.ndarray, "b r"]:
     """Return the size of each class (self-consistency, arXiv 2203.11171)."""
-    return _present(ballots, ballots.counts())
+    counts = ballots.counts()
+    return _present(counts, counts)
 
 
 def shortest_majority(ballots: Ballots) -> Float[np.ndarray, "b r"]:
@@ -123,19 +127,20 @@ def weighted(score: str, transform: Callable[[np.ndarray], np.ndarray] | None = 
     Raises
     ------
     ValueError
-        When applied, if a weight is negative: sums of negative rewards punish agreement.
+        When applied, if a weight is negative, as sums of negative rewards punish agreement, or
+        not finite.
     """
 
     def rule(ballots: Ballots) -> np.ndarray:
         values = ballots.score(score)
         weights = values if transform is None else transform(values)
-        if not (weights >= 0).all():
-            worst = float(weights.min())
+        bad = weights[~((weights >= 0) & (weights < np.inf))]
+        if bad.size:
             raise ValueError(
-                f"score {score!r} has the weight {worst:.6g}; weights must be at least 0, so map "
-                "them with transform=sigmoid"
+                f"score {score!r} has the weight {bad[0]:.6g}; weights must be at least 0, and "
+                "finite, so map them with transform=sigmoid"
             )
-        return _present(ballots, ballots.sums(weights))
+        return _present(ballots.counts(), ballots.sums(weights))
 
     return rule
 
@@ -163,7 +168,9 @@ def borda(score: str, power: float = 0.5) -> Rule:
 
     def rule(ballots: Ballots) -> np.ndarray:
         values = np.broadcast_to(ballots.score(score), ballots.member.shape)
-        return _present(ballots, ballots.sums(_borda_weights(values, ballots.member, power)))
+        return _present(
+            ballots.counts(), ballots.sums(_borda_weights(values, ballots.member, power))
+        )
 
     return rule
 
@@ -215,11 +222,11 @@ def _by_length(
 ) -> Float[np.ndarray, "b r"]:
     counts = ballots.counts()
     length = np.maximum(ballots.sums(ballots.tokens) / np.maximum(counts, 1), MIN_LENGTH)
-    return _present(ballots, counts * weight(length))
+    return _present(counts, counts * weight(length))
 
 
-def _present(ballots: Ballots, scores: np.ndarray) -> Float[np.ndarray, "b r"]:
-    return np.where(ballots.counts() > 0, scores, -np.inf)
+def _present(counts: np.ndarray, scores: np.ndarray) -> Float[np.ndarray, "b r"]:
+    return np.where(counts > 0, scores, -np.inf)
 
 
 def _first(values: np.ndarray, member: np.ndarray, m: np.ndarray) -> np.ndarray:
