@@ -6,9 +6,11 @@
     .venv-vllm/bin/python packages/testtime/benchmarks/search.py
 
 Two beams are kept, `budget` samples a level, 6 levels of 16 tokens, the same arithmetic scorer and
-temperature, no end token. its_hub takes one question after another (its interface), or all under
-`asyncio.gather`. Every run has prompts of its own, so that no cache carries over. The counts of new
-tokens differ a little: its_hub's first level has budget / 2 samples.
+temperature, no end token, no log-probabilities. The server caches prompts in blocks of 32 tokens
+(by default 128 on a CPU, longer than most prompts here) and runs up to 512 samples at once. its_hub
+takes one question after another (its interface), or all under `asyncio.gather`. Every run has
+prompts of its own, so that no cache carries over. The counts of new tokens differ a little:
+its_hub's first level has budget / 2 samples.
 """
 
 import argparse
@@ -48,6 +50,7 @@ ENVIRONMENT = {
 }
 LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz+-*/=() "
 KEPT, LEVELS, NEW, CONTEXT, START = 2, 6, 16, 256, 300
+BLOCK, TOGETHER = 32, 512
 TEMPERATURE = 0.8
 
 
@@ -79,6 +82,7 @@ def serving(folder: Path):
         Path(sys.executable).with_name("vllm"), "serve", folder, "--served-model-name", "small",
         "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager",
         "--max-model-len", str(CONTEXT), "--no-enable-chunked-prefill",
+        "--block-size", str(BLOCK), "--max-num-seqs", str(TOGETHER),
     ]  # fmt: skip
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
     try:
@@ -149,6 +153,7 @@ def ours(engine, budget: int):
         found = tt.search_sync(
             engine, prompts, tt.beam(budget, budget // KEPT), guide=guide, seed=1,
             step=tt.Step(stop=(), max_tokens=NEW, max_steps=LEVELS), temperature=TEMPERATURE,
+            logprobs=False,
         )  # fmt: skip
         assert all(len(each.solutions) == budget for each in found)
         return found
@@ -185,7 +190,7 @@ def main() -> None:
         save_model(folder)
         with serving(folder) as url:
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-            with OpenAIEngine(url, "small", tokenizer) as engine:
+            with OpenAIEngine(url, "small", tokenizer, concurrency=256) as engine:
                 for budget in words.budgets:
                     arms = {
                         "its_hub, one after another": (
@@ -195,7 +200,8 @@ def main() -> None:
                     }  # fmt: skip
                     rates({name: (solve, 2) for name, (solve, _) in arms.items()}, 1, runs)
                     table[budget] = rates(arms, words.rounds, runs)
-        options = {"dtype": "float32", "enforce_eager": True, "max_model_len": CONTEXT}
+        options = {"dtype": "float32", "enforce_eager": True, "max_model_len": CONTEXT,
+                   "block_size": BLOCK, "max_num_seqs": TOGETHER}  # fmt: skip
         with VLLMEngine(str(folder), options=options) as engine:
             for budget in words.budgets:
                 arm = {"ours in process": (ours(engine, budget), many)}

@@ -59,6 +59,10 @@ class Server(ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
         return super().__enter__()
 
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # a client that left
+            super().handle_error(request, client_address)
+
     def __exit__(self, *error):
         self.shutdown()
         super().__exit__(*error)

@@ -150,6 +150,16 @@ def test_logprobs_are_the_models_own(engine, reference):
         assert found == pytest.approx(expected, abs=2e-3)
 
 
+def test_samples_are_the_same_without_log_probabilities(engine):
+    asked = request(engine, n=6, max_tokens=8, temperature=1.5, stop=(";",))
+    bare = replace(asked, logprobs=False)
+    confident = replace(bare, confidence=tt.Confidence(top=2))
+    (full,), (plain,), (sure,) = ask(engine, asked), ask(engine, bare), ask(engine, confident)
+    assert [(e.ids, e.finish) for e in full] == [(e.ids, e.finish) for e in plain]
+    assert {each.logprobs for each in (*plain, *sure)} == {()}
+    assert [len(each.confidence) for each in sure] == [len(each.ids) for each in full]
+
+
 def test_first_tokens_follow_the_probabilities(engine, reference):
     (samples,) = ask(engine, request(engine, n=2000, max_tokens=1, temperature=1.0))
     prompt = engine.encode("3+4=")

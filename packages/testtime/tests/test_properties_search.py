@@ -399,6 +399,29 @@ def test_a_search_that_waits_shares_its_calls():
     assert engine.calls == STEP.max_steps
 
 
+@pytest.mark.parametrize(
+    "algorithm", [tt.beam(4, 2), tt.bfs(2, 3), tt.mcts(6), tt.rebase(4), tt.particles(4)]
+)
+def test_log_probabilities_are_only_read_where_they_are_needed(algorithm):
+    engine = tt.FakeEngine(uniform_steps, ALPHABET)
+    length = tt.reward_guide(lambda question, text: len(text) / 100)
+    (full,), (bare,) = (
+        tt.search_sync(engine, {"q": "a"}, algorithm, guide=length, step=STEP, logprobs=each)
+        for each in (True, False)
+    )
+    assert [(n.ids, n.value) for n in full.nodes] == [(n.ids, n.value) for n in bare.nodes]
+    assert all(node.logprobs for node in full.nodes)
+    assert not any(node.logprobs for node in bare.nodes)
+    pairs = [tt.step_pairs([each], margin=0.001) for each in (full, bare)]
+    assert pairs[0] == pairs[1]
+    for needy in ({"guide": tt.confidence_guide()}, {"algorithm": tt.mcts(6, rule=tt.puct())}):
+        with pytest.raises(ValueError, match="logprobs=True"):
+            tt.search_sync(
+                engine, {"q": "a"}, **{"algorithm": algorithm, "guide": length} | needy,
+                step=STEP, logprobs=False,
+            )  # fmt: skip
+
+
 def test_mistakes_are_explained():
     engine = tt.FakeEngine(uniform_steps, ALPHABET)
     nan = tt.reward_guide(lambda question, text: math.nan)

@@ -46,6 +46,7 @@ class Run:
     temperature: float
     top_p: float
     top_k: int | None
+    logprobs: bool
     seed: int
     guide: Guide | None
     live: int

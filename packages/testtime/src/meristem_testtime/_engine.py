@@ -122,6 +122,9 @@ class Request:
         `top_p`; None for all.
     confidence
         Whether the confidence of each token is returned, and may end a sample.
+    logprobs
+        Whether the log-probability of each token is returned, if the engine has it; servers
+        answer faster without.
     """
 
     prompt: tuple[int, ...]
@@ -133,6 +136,7 @@ class Request:
     top_p: float = 1.0
     top_k: int | None = None
     confidence: Confidence | None = None
+    logprobs: bool = True
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.max_tokens < 1:
@@ -156,7 +160,8 @@ class Completion:
     ids
         New tokens, the end token included if it was drawn.
     logprobs
-        Of each new token in nats, under the model at temperature 1; empty if the engine has none.
+        Of each new token in nats, under the model at temperature 1; empty if the engine has none,
+        or they were not asked for.
     finish
         "end": the model ended; "stop": a stop string was met; "unsure": a window's confidence was
         too low; "length": max_tokens were drawn; "abort": a watch wanted no more, ids are the
@@ -175,6 +180,13 @@ def window_of(request: Request) -> Window:
     """Return a window that falls where `request` wants its samples to end."""
     asked = request.confidence
     return Window(WIDTH, None) if asked is None else Window(asked.width, asked.least)
+
+
+def likeliest_of(request: Request) -> int | None:
+    """Return how many of the likeliest tokens vLLM is to name beside the drawn one, None if it."""
+    if request.confidence is not None:
+        return request.confidence.top
+    return 0 if request.logprobs else None
 
 
 def whole(sample: Completion, request: Request) -> Completion:

@@ -65,7 +65,7 @@ class Sample:
             raise RuntimeError("the sample is still growing")
         return Completion(
             ids=tuple(self.ids),
-            logprobs=tuple(self.logprobs),
+            logprobs=tuple(self.logprobs) if self.request.logprobs else (),
             finish=self.finish,
             confidence=tuple(self.confidence),
         )

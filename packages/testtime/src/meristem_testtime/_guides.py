@@ -89,8 +89,8 @@ def confidence_guide(kind: Window = "mean", width: int = WIDTH) -> Guide:
             logprobs = [value for each in node.path() for value in each.logprobs]
             if not logprobs and node.ids:
                 raise ValueError(
-                    f"{node.text[-80:]!r} has no log-probabilities; use an engine that gives them, "
-                    "or a reward_guide"
+                    f"{node.text[-80:]!r} has no log-probabilities; use an engine that gives them "
+                    "and search with logprobs=True, or use a reward_guide"
                 )
             found = window_confidence(np.array(logprobs), width) if logprobs else None
             values.append(0.0 if found is None else getattr(found, kind))

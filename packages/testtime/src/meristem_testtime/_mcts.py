@@ -8,7 +8,7 @@
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,10 +23,10 @@ NOISE_CONCENTRATION = 0.3  # of the Dirichlet noise; AlphaZero's for chess
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Branch:
-    """A node with its statistics; `prior` is normalised over siblings."""
+    """A node with its statistics; `prior` is normalised over siblings, None if it is not known."""
 
     node: Node
-    prior: float
+    prior: float | None
     visits: int = 0
     total: float = 0.0
     children: list["Branch"] = field(default_factory=list["Branch"])
@@ -63,6 +63,10 @@ def puct() -> Rule:
     """
 
     def score(parent: Branch, child: Branch) -> float:
+        if child.prior is None:
+            raise ValueError(
+                "puct needs the log-probabilities of steps; search with logprobs=True, or by uct"
+            )
         rate = math.log((1 + parent.visits + PUCT_BASE) / PUCT_BASE) + PUCT_INIT
         return child.mean() + child.prior * rate * math.sqrt(parent.visits) / (1 + child.visits)
 
@@ -133,18 +137,26 @@ async def _descend(
     leaf = path[-1]
     if not leaf.node.finished and (leaf.visits > 0 or leaf is root):
         copies = merged((await task.expand([leaf.node], branch))[0])
-        means = [sum(node.logprobs) / max(len(node.logprobs), 1) for node in copies]
-        priors = np.exp(means) * np.array(list(copies.values()))
-        priors /= priors.sum()
-        if noise and leaf is root:
-            drawn = task.rng.dirichlet(np.full(len(copies), NOISE_CONCENTRATION))
-            priors = (1 - noise) * priors + noise * drawn
+        priors = _priors(copies, noise if leaf is root else 0.0, task.rng)
         leaf.children = [
-            Branch(node=node, prior=prior)
-            for node, prior in zip(copies, priors.tolist(), strict=True)
+            Branch(node=node, prior=prior) for node, prior in zip(copies, priors, strict=True)
         ]
         path.append(max(leaf.children, key=lambda child: choose(leaf, child)))
     return path
+
+
+def _priors(
+    copies: Mapping[Node, int], noise: float, rng: np.random.Generator
+) -> list[float] | list[None]:
+    if not all(node.logprobs for node in copies):
+        return [None] * len(copies)
+    means = [sum(node.logprobs) / len(node.logprobs) for node in copies]
+    priors = np.exp(means) * np.array(list(copies.values()))
+    priors /= priors.sum()
+    if noise:
+        drawn = rng.dirichlet(np.full(len(copies), NOISE_CONCENTRATION))
+        priors = (1 - noise) * priors + noise * drawn
+    return priors.tolist()
 
 
 async def _worth(task: Task, node: Node, rollouts: int) -> float:

@@ -99,7 +99,7 @@ def step_pairs(results: Sequence[SearchResult], *, margin: float) -> list[StepPa
     for result in results:
         families: dict[tuple[int, ...], dict[tuple[int, ...], Node]] = {}
         for node in result.nodes:
-            if node.parent is not None and node.logprobs:
+            if node.parent is not None and node.depth > node.parent.depth:
                 families.setdefault(node.parent.path_ids(), {}).setdefault(node.ids, node)
         for prefix, children in families.items():
             ranked = sorted(children.values(), key=lambda node: -node.value)

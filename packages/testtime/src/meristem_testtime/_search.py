@@ -20,6 +20,7 @@ async def search(
     temperature: float = 0.7,
     top_p: float = 1.0,
     top_k: int | None = None,
+    logprobs: bool = True,
     seed: int = 0,
     concurrency: int = 256,
     progress: Callable[[int, int, SearchResult], None] | None = None,
@@ -41,6 +42,9 @@ async def search(
         ended, or never let begin, is marked `exhausted`.
     temperature, top_p, top_k
         Of every sample, as for `Request`.
+    logprobs
+        Whether nodes carry the log-probabilities of their tokens, which `confidence_guide` and
+        `puct` read; servers answer faster without.
     seed
         Same seed, engine and questions: same results, whatever runs beside.
     concurrency
@@ -60,7 +64,8 @@ async def search(
         raise ValueError(f"concurrency ({concurrency}) must be at least 1")
     run = Run(
         engine=engine, step=step, budget=budget, temperature=temperature, top_p=top_p, top_k=top_k,
-        seed=seed, guide=guide, live=len(questions), free=asyncio.Semaphore(concurrency),
+        logprobs=logprobs, seed=seed, guide=guide, live=len(questions),
+        free=asyncio.Semaphore(concurrency),
     )  # fmt: skip
     done = 0
 
@@ -95,6 +100,7 @@ def search_sync(
     temperature: float = 0.7,
     top_p: float = 1.0,
     top_k: int | None = None,
+    logprobs: bool = True,
     seed: int = 0,
     concurrency: int = 256,
     progress: Callable[[int, int, SearchResult], None] | None = None,
@@ -103,7 +109,7 @@ def search_sync(
     return asyncio.run(
         search(
             engine, questions, algorithm, guide=guide, step=step, budget=budget,
-            temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, concurrency=concurrency,
-            progress=progress,
+            temperature=temperature, top_p=top_p, top_k=top_k, logprobs=logprobs, seed=seed,
+            concurrency=concurrency, progress=progress,
         )
     )  # fmt: skip

@@ -255,6 +255,7 @@ class Task:
             top_k=self._run.top_k,
             stop=() if whole else step.stop,
             confidence=confidence,
+            logprobs=self._run.logprobs,
         )
 
     def _told(self, node: Node, watch: Callable[[int, str], bool]) -> Watch:

@@ -27,6 +27,7 @@ from meristem_testtime._engine import (
     Request,
     UnsupportedError,
     Watch,
+    likeliest_of,
     whole,
     window_of,
 )
@@ -181,7 +182,7 @@ class OpenAIEngine(Server):
             "top_k": request.top_k or 0,  # 0: all, whatever the model's own defaults say
             "stop": list(request.stop) or None,
             "include_stop_str_in_output": True,
-            "logprobs": request.confidence.top if request.confidence else 0,
+            "logprobs": likeliest_of(request),
             "return_tokens_as_token_ids": True,  # tokens of equal text are told apart
             "return_token_ids": True,
         }
@@ -189,15 +190,9 @@ class OpenAIEngine(Server):
     def _completion(
         self, choice: dict[str, Any], request: Request, *, halted: bool = False
     ) -> Completion:
-        ids, chosen = choice.get("token_ids"), part(choice, "logprobs").get("token_logprobs")
+        ids = choice.get("token_ids")
         if ids is None:
             raise UnsupportedError(self.identity, "token_ids", TOKENS)
-        if chosen is None or len(chosen) != len(ids) or not all(map(_is_number, chosen)):
-            raise UnsupportedError(
-                self.identity, "logprobs",
-                f"its {len(ids)} tokens came with the log-probabilities {chosen}; use "
-                "http.ChatEngine",
-            )  # fmt: skip
         finish: Finish = "length"
         if halted and choice.get("finish_reason") is None:
             finish = "abort"
@@ -212,12 +207,24 @@ class OpenAIEngine(Server):
         return whole(
             Completion(
                 ids=tuple(ids),
-                logprobs=tuple(map(float, chosen)),
+                logprobs=self._logprobs(choice, request),
                 finish=finish,
                 confidence=self._confidence(choice, request),
             ),
             request,
         )
+
+    def _logprobs(self, choice: dict[str, Any], request: Request) -> tuple[float, ...]:
+        if not request.logprobs:
+            return ()
+        ids, found = choice["token_ids"], part(choice, "logprobs").get("token_logprobs")
+        if found is None or len(found) != len(ids) or not all(map(_is_number, found)):
+            raise UnsupportedError(
+                self.identity, "logprobs",
+                f"its {len(ids)} tokens came with the log-probabilities {found}; use "
+                "http.ChatEngine, or search with logprobs=False",
+            )  # fmt: skip
+        return tuple(map(float, found))
 
     def _confidence(self, choice: dict[str, Any], request: Request) -> tuple[float, ...]:
         asked, ids = request.confidence, choice.get("token_ids")

@@ -35,6 +35,7 @@ from meristem_testtime._engine import (
     Pair,
     Request,
     Watch,
+    likeliest_of,
     whole,
     window_of,
 )
@@ -186,7 +187,7 @@ class VLLMEngine:
             top_k=request.top_k or 0,
             stop=list(request.stop),
             include_stop_str_in_output=True,
-            logprobs=request.confidence.top if request.confidence else 0,
+            logprobs=likeliest_of(request),
             flat_logprobs=True,
             detokenize=bool(request.stop),
             output_kind=RequestOutputKind.DELTA if early else RequestOutputKind.FINAL_ONLY,
@@ -249,7 +250,7 @@ def _completion(pieces: Sequence[Any], request: Request, *, halted: bool = False
         logprobs=tuple(
             float(piece.logprobs.logprobs[start])
             for piece in pieces
-            for start in piece.logprobs.start_indices
+            for start in (piece.logprobs.start_indices if request.logprobs else ())
         ),
         finish=finish,
         confidence=tuple(
