@@ -26,13 +26,18 @@ SIZE = 7
 
 @st.composite
 def samples(draw):
-    """Return traces of SIZE samples a question, of different lengths; class 0 is right."""
-    count = draw(st.integers(2, 5))
-    answers = draw(st.lists(st.integers(-1, 3), min_size=SIZE * count, max_size=SIZE * count))
-    order = draw(st.permutations(range(SIZE * count)))
+    """Return answers, and lengths that all differ, of SIZE samples of each question."""
+    count = SIZE * draw(st.integers(2, 5))
+    answers = draw(st.lists(st.integers(-1, 3), min_size=count, max_size=count))
+    return answers, draw(st.permutations(range(2, count + 2)))
+
+
+def traces_of(answers, tokens):
+    """Return traces in which class 0 is right."""
+    count = len(answers) // SIZE
     return tt.Traces(
         question=np.repeat(np.arange(count), SIZE), answer=np.array(answers),
-        tokens=np.array(order) + 2, correct=np.array(answers) == 0,
+        tokens=np.array(tokens), correct=np.array(answers) == 0,
         questions=tuple(map(str, range(count))),
     )  # fmt: skip
 
@@ -101,8 +106,13 @@ def test_the_shortest_vote_on_published_samples(data_dir, monkeypatch):
     monkeypatch.setenv("MERISTEM_DATA", str(data_dir))
     rows = _test_time_scaling.published_rows(0)
     assert len(rows) == 4 * 2 * 17 + 6 * 17 + 2
-    votes = [row for row in rows if row.claim.startswith("shortest majority beats majority at")]
-    assert not any(row.verdict == "reproduced" for row in votes)
+    eight = {"beats majority at k = 8": "partly", "beats longest majority at k = 8": "partly",
+             "is majority with ties to the shortest at k = 8": "reproduced"}  # fmt: skip
+    for what, verdict in eight.items():
+        votes = [row for row in rows if row.claim.startswith(f"shortest majority {what}")]
+        assert {row.verdict for row in votes if row.n} == {verdict}
+    three = [row for row in rows if row.claim.startswith("short-3 beats")]
+    assert "reproduced" not in {row.verdict for row in three}
     assert rows[-1].measured == 0
     assert rows[-1].verdict == "reproduced"
 
@@ -112,8 +122,10 @@ def model():
     return _revision.train(steps=120, seed=0)
 
 
-@given(traces=samples())
-def test_short_votes_are_those_of_their_definitions(traces):
+@given(drawn=samples())
+def test_short_votes_are_those_of_their_definitions(drawn):
+    traces = traces_of(*drawn)
+
     def right(rule):
         return tt.at_k(traces, rule, [SIZE]).values[:, 0]
 
@@ -125,10 +137,8 @@ def test_short_votes_are_those_of_their_definitions(traces):
         counts = Counter(answer for answer in ranked[:3] if answer >= 0)  # the first of equal ones
         winner = [answer for answer, _ in counts.most_common(1)]
         assert right(_shortest_votes.short_3)[question] == (winner == [0])
-        equal = len({_mean_length(answers, tokens, each) for each in set(stated)}) < len(
-            set(stated)
-        )
-        if not equal:
+        lengths = [_mean_length(answers, tokens, each) for each in set(stated)]
+        if len(set(lengths)) == len(lengths):
             got = right(_shortest_votes.ties_to_shortest)[question]
             assert got == full.correct[question]
 
@@ -146,8 +156,9 @@ def test_what_is_not_drawn_when_three_have_ended():
     assert _shortest_votes.unspent(traces, 4) == pytest.approx([0])
 
 
-@given(traces=samples())
-def test_stopping_hears_of_a_beginning_and_certainty_loses_nothing(traces):
+@given(drawn=samples())
+def test_stopping_hears_of_a_beginning_and_certainty_loses_nothing(drawn):
+    traces = traces_of(*drawn)
     for order in (np.zeros(traces.question.size), traces.tokens):
         for stop in (tt.beta(0.8), tt.dirichlet(0.8), tt.certain):
             heard = _stopping.judged(traces, stop, order)
@@ -187,3 +198,43 @@ def test_revision_helps_where_the_skill_is(model):
     rows = {row.claim: row for row in _revision.revision_rows(model, 120, 0)}
     assert rows["revising helps: a model that repairs well"].verdict == "reproduced"
     assert rows["revising fails: a model that repairs badly"].measured < 0
+
+
+@pytest.mark.data
+@pytest.mark.paper
+def test_stopping_on_published_samples(data_dir, monkeypatch):
+    monkeypatch.setenv("MERISTEM_DATA", str(data_dir))
+    rows = {row.claim: row for row in _stopping.published_stopping(0)}
+    saved = [row.measured for claim, row in rows.items() if claim.startswith("samples saved")]
+    assert saved == sorted(saved, reverse=True)
+    assert 0 < saved[-1] < 3 / 8  # certainty needs five of eight
+    assert rows["early vote is not the full vote by certain: MATH samples"].measured == 0
+    assert rows["order of arrival judges shorter samples, beta(0.95): MATH samples"].high < 0
+
+
+@pytest.mark.slow
+def test_the_order_of_arrival_favours_short_samples(model):
+    rows = {row.claim: row for row in _stopping.model_stopping(model, 120, 0)}
+    for skill, bias in (("well", "less"), ("badly", "more")):
+        where = f"a model that repairs {skill}"
+        claim = f"order of arrival judges samples that are {bias} often right, beta(0.95): {where}"
+        assert rows[claim].verdict == "reproduced"
+        assert rows[f"early vote is not the full vote by certain: {where}"].measured == 0
+
+
+@pytest.mark.slow
+def test_deepconf_keeps_what_its_threshold_keeps(model):
+    prompts, _ = _revision.questions("U", 20, 0)
+    algorithm = tt.deepconf(8, warmup=4, keep=0.5, width=_deepconf.WIDTH, top=_deepconf.TOP)
+    found = tt.search_sync(model, prompts, algorithm, step=_revision.STEP, temperature=1.0)
+    for result in found:
+        least = _deepconf.threshold(result, 0.5)
+        lowest = [
+            tt.window_confidence(np.array(node.confidence), _deepconf.WIDTH).lowest
+            for node in result.nodes
+        ]
+        assert sum(value >= least - 1e-9 for value in lowest) == len(result.solutions)
+    *rows, headline = _deepconf.deepconf_rows(model, 40, 0)
+    assert headline.verdict == "not testable here"
+    saved = {row.claim[:13]: row.measured for row in rows if "saves" in row.claim}
+    assert 0 < saved["DeepConf-high"] < saved["DeepConf-low "] < 1

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -146,7 +147,7 @@ def _mean(traces: tt.Traces, values: np.ndarray, among: np.ndarray | None = None
     return np.bincount(traces.question, weights * values) / np.bincount(traces.question, weights)
 
 
-def _samples(rows: Sequence[dict[str, list[str]]]) -> tt.Traces:
+def _samples(rows: Sequence[dict[str, Any]]) -> tt.Traces:
     """Return the samples of MATH; their length is counted in words."""
     answers: list[int] = []
     for row in rows:
