@@ -1,11 +1,52 @@
 """The reproductions of test-time scaling: their rules, their data, and that they run."""
 
+from collections import Counter
+
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import meristem_testtime as tt
-from meristem.reproduce import _revision, _search_and_learning, _test_time_scaling
+from meristem.reproduce import (
+    _deepconf,
+    _revision,
+    _search_and_learning,
+    _shortest_votes,
+    _stopping,
+    _test_time_scaling,
+)
 from meristem.reproduce._data import judge, pooled
+from meristem_core import stream
+from meristem_core.answers import answer_key, extract_answer
 from meristem_core.command import UsageError
+
+SIZE = 7
+
+
+@st.composite
+def samples(draw):
+    """Return answers, and lengths that all differ, of SIZE samples of each question."""
+    count = SIZE * draw(st.integers(2, 5))
+    answers = draw(st.lists(st.integers(-1, 3), min_size=count, max_size=count))
+    return answers, draw(st.permutations(range(2, count + 2)))
+
+
+def traces_of(answers, tokens):
+    """Return traces in which class 0 is right."""
+    count = len(answers) // SIZE
+    return tt.Traces(
+        question=np.repeat(np.arange(count), SIZE), answer=np.array(answers),
+        tokens=np.array(tokens), correct=np.array(answers) == 0,
+        questions=tuple(map(str, range(count))),
+    )  # fmt: skip
+
+
+def each_question(traces):
+    """Yield answers and lengths of the samples of each question."""
+    for question in range(len(traces.questions)):
+        rows = traces.question == question
+        yield traces.answer[rows].tolist(), traces.tokens[rows].tolist()
 
 
 def interval(low, high):
@@ -37,6 +78,7 @@ def test_no_model_hides_another():
 def test_without_the_data_every_claim_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("MERISTEM_DATA", str(tmp_path))
     rows = _search_and_learning.reproduce(tmp_path, True, 0)
+    rows += [*_test_time_scaling.published_rows(0), *_stopping.published_stopping(0)]
     assert {row.verdict for row in rows} == {"not testable here"}
     assert all("MERISTEM_DATA" in row.note for row in rows)
     monkeypatch.setenv("MERISTEM_DATA", str(tmp_path / "none"))
@@ -63,15 +105,136 @@ def test_the_logs_of_tree_search_and_verifiers(data_dir, tmp_path, monkeypatch):
 def test_the_shortest_vote_on_published_samples(data_dir, monkeypatch):
     monkeypatch.setenv("MERISTEM_DATA", str(data_dir))
     rows = _test_time_scaling.published_rows(0)
-    assert len(rows) == 4 * 2 * 17 + 1
-    votes = [row for row in rows if row.claim.startswith("shortest majority") and row.n]
-    assert not any(row.verdict == "reproduced" for row in votes)
+    assert len(rows) == 4 * 2 * 17 + 6 * 17 + 2
+    eight = {"beats majority at k = 8": "partly", "beats longest majority at k = 8": "partly",
+             "is majority with ties to the shortest at k = 8": "reproduced"}  # fmt: skip
+    for what, verdict in eight.items():
+        votes = [row for row in rows if row.claim.startswith(f"shortest majority {what}")]
+        assert {row.verdict for row in votes if row.n} == {verdict}
+    three = [row for row in rows if row.claim.startswith("short-3 beats")]
+    assert "reproduced" not in {row.verdict for row in three}
     assert rows[-1].measured == 0
     assert rows[-1].verdict == "reproduced"
 
 
+@pytest.fixture(scope="module")
+def model():
+    return _revision.train(steps=120, seed=0)
+
+
+@given(drawn=samples())
+def test_short_votes_are_those_of_their_definitions(drawn):
+    traces = traces_of(*drawn)
+
+    def right(rule):
+        return tt.at_k(traces, rule, [SIZE]).values[:, 0]
+
+    full = tt.vote(traces, tt.majority, ties="shortest")
+    for question, (answers, tokens) in enumerate(each_question(traces)):
+        ranked = [answer for _, answer in sorted(zip(tokens, answers, strict=True))]
+        stated = [answer for answer in ranked if answer >= 0]
+        assert right(_shortest_votes.shortest)[question] == (stated[:1] == [0])
+        counts = Counter(answer for answer in ranked[:3] if answer >= 0)  # the first of equal ones
+        winner = [answer for answer, _ in counts.most_common(1)]
+        assert right(_shortest_votes.short_3)[question] == (winner == [0])
+        lengths = [_mean_length(answers, tokens, each) for each in set(stated)]
+        if len(set(lengths)) == len(lengths):
+            got = right(_shortest_votes.ties_to_shortest)[question]
+            assert got == full.correct[question]
+
+
+def _mean_length(answers, tokens, answer):
+    return np.mean([n for each, n in zip(answers, tokens, strict=True) if each == answer])
+
+
+def test_what_is_not_drawn_when_three_have_ended():
+    traces = tt.Traces(
+        question=np.zeros(4, int), answer=np.zeros(4, int), tokens=np.array([10, 1, 3, 2]),
+        correct=np.ones(4, bool), questions=("q",),
+    )  # fmt: skip
+    assert _shortest_votes.unspent(traces, 3) == pytest.approx([7 / 16])
+    assert _shortest_votes.unspent(traces, 4) == pytest.approx([0])
+
+
+@given(drawn=samples())
+def test_stopping_hears_of_a_beginning_and_certainty_loses_nothing(drawn):
+    traces = traces_of(*drawn)
+    for order in (np.zeros(traces.question.size), traces.tokens):
+        for stop in (tt.beta(0.8), tt.dirichlet(0.8), tt.certain):
+            heard = _stopping.judged(traces, stop, order)
+            for question in range(len(traces.questions)):
+                rows = traces.question == question
+                ranked = heard[rows][np.argsort(order[rows], kind="stable")]
+                assert ranked[0]
+                assert (np.diff(ranked.astype(int)) <= 0).all()
+            if stop is tt.certain:
+                assert not _stopping.disagreement(traces, heard).any()
+
+
+def _key(text):
+    stated = extract_answer(text, "number")
+    return None if stated is None else answer_key(stated)
+
+
+@pytest.mark.parametrize("stop", [tt.beta(0.8), tt.certain])
+def test_replayed_stopping_is_adaptive_sampling(stop):
+    engine = tt.FakeEngine(lambda ids: stream(5, *ids).dirichlet(np.ones(4)), "012.")
+    prompts = {f"q{i}": "012"[i % 3] * (i // 3 + 1) for i in range(12)}
+    gold = dict.fromkeys(prompts, "0")
+
+    def traces(algorithm):
+        found = tt.search_sync(engine, prompts, algorithm, step=tt.Step(max_tokens=2, max_steps=1))
+        return tt.from_results(found, gold, kind="number")
+
+    whole = traces(tt.best_of_n(9))
+    heard = _stopping.judged(whole, stop, np.zeros(whole.question.size))
+    sampled = traces(tt.adaptive(stop, 9, _key))
+    assert whole.take(heard).sizes().tolist() == sampled.sizes().tolist()
+    assert not heard.all()
+
+
 @pytest.mark.slow
-def test_revision_helps_where_the_skill_is(tmp_path):
-    rows = {row.claim: row for row in _revision.revision_rows(tmp_path, True, 0)}
+def test_revision_helps_where_the_skill_is(model):
+    rows = {row.claim: row for row in _revision.revision_rows(model, 120, 0)}
     assert rows["revising helps: a model that repairs well"].verdict == "reproduced"
     assert rows["revising fails: a model that repairs badly"].measured < 0
+
+
+@pytest.mark.data
+@pytest.mark.paper
+def test_stopping_on_published_samples(data_dir, monkeypatch):
+    monkeypatch.setenv("MERISTEM_DATA", str(data_dir))
+    rows = {row.claim: row for row in _stopping.published_stopping(0)}
+    saved = [row.measured for claim, row in rows.items() if claim.startswith("samples saved")]
+    assert saved == sorted(saved, reverse=True)
+    assert 0 < saved[-1] < 3 / 8  # certainty needs five of eight
+    assert rows["early vote is not the full vote by certain: MATH samples"].measured == 0
+    assert rows["order of arrival judges shorter samples, beta(0.95): MATH samples"].high < 0
+
+
+@pytest.mark.slow
+def test_the_order_of_arrival_favours_short_samples(model):
+    rows = {row.claim: row for row in _stopping.model_stopping(model, 120, 0)}
+    for skill, bias in (("well", "less"), ("badly", "more")):
+        where = f"a model that repairs {skill}"
+        claim = f"order of arrival judges samples that are {bias} often right, beta(0.95): {where}"
+        assert rows[claim].verdict == "reproduced"
+        assert rows[f"early vote is not the full vote by certain: {where}"].measured == 0
+
+
+@pytest.mark.slow
+def test_deepconf_keeps_what_its_threshold_keeps(model):
+    prompts, _ = _revision.questions("U", 20, 0)
+    algorithm = tt.deepconf(8, warmup=4, keep=0.5, width=_deepconf.WIDTH, top=_deepconf.TOP)
+    found = tt.search_sync(model, prompts, algorithm, step=_revision.STEP, temperature=1.0)
+    for result in found:
+        least = _deepconf.threshold(result, 0.5)
+        lowest = [
+            tt.window_confidence(np.array(node.confidence), _deepconf.WIDTH).lowest
+            for node in result.nodes
+        ]
+        assert sum(value >= least - 1e-9 for value in lowest) == len(result.solutions)
+    *rows, headline = _deepconf.deepconf_rows(model, 40, 0)
+    assert headline.verdict == "not testable here"
+    saved = {row.claim[:13]: row.measured for row in rows if "saves" in row.claim}
+    assert 0 < saved["DeepConf-high"] < saved["DeepConf-low "] < 1

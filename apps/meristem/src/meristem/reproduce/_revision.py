@@ -7,7 +7,6 @@
 """
 
 import time
-from pathlib import Path
 
 import numpy as np
 import tokenizers
@@ -27,17 +26,16 @@ SKILL = {"S": 0.9, "U": 0.3}
 WORDS = {"S": "a model that repairs well", "U": "a model that repairs badly"}
 ROUNDS, SAMPLES = 8, 16
 BATCH, RATE = 128, 5e-3
-LONGEST = 12  # tokens of a sample
+STEP = tt.Step(max_tokens=12, max_steps=1)  # of a sample, and of a revision
 
 
-def revision_rows(out: Path, quick: bool, seed: int) -> list[Row]:
+def revision_rows(engine: HFEngine, count: int, seed: int) -> list[Row]:
     """Return the verdicts on revising with and without the skill of repairing."""
-    start = time.perf_counter()
-    engine = train(steps=120 if quick else 300, seed=seed)
     rows: list[Row] = []
     for letter in SKILL:
-        parallel, chains = _sampled(engine, letter, questions=120 if quick else 400, seed=seed)
-        rows += _rows(letter, parallel, chains, seed, start)
+        start = time.perf_counter()
+        parallel = drawn(engine, letter, count, seed)
+        rows += _rows(letter, parallel, _revised(engine, letter, count, seed), seed, start)
     return rows
 
 
@@ -90,24 +88,28 @@ def _answer(right: int, wrong: bool, rng: np.random.Generator) -> int:
     return int((right + (rng.integers(1, BASE) if wrong else 0)) % BASE)
 
 
-def _sampled(
-    engine: HFEngine, letter: str, *, questions: int, seed: int
-) -> tuple[tt.Traces, tt.Chains]:
-    rng = stream(seed, "questions", letter)
-    prompts, gold = {}, {}
-    for i, a in enumerate(rng.integers(BASE, size=questions).tolist()):
-        prompts[f"q{i}"], gold[f"q{i}"] = f"{letter}{a}=", str(a)
-    step = tt.Step(max_tokens=LONGEST, max_steps=1)
-    drawn = tt.search_sync(
-        engine, prompts, tt.best_of_n(SAMPLES), step=step, temperature=1.0, seed=seed
+def questions(letter: str, count: int, seed: int) -> tuple[dict[str, str], dict[str, str]]:
+    """Return prompts and right answers."""
+    digits = stream(seed, "questions", letter).integers(BASE, size=count).tolist()
+    prompts = {f"q{i}": f"{letter}{a}=" for i, a in enumerate(digits)}
+    return prompts, {f"q{i}": str(a) for i, a in enumerate(digits)}
+
+
+def drawn(engine: HFEngine, letter: str, count: int, seed: int) -> tt.Traces:
+    """Return SAMPLES whole samples of each question."""
+    prompts, gold = questions(letter, count, seed)
+    found = tt.search_sync(
+        engine, prompts, tt.best_of_n(SAMPLES), step=STEP, temperature=1.0, seed=seed
     )
-    revised = tt.search_sync(
-        engine, prompts, tt.revise(ROUNDS, "W"), step=step, temperature=1.0, seed=seed + 1
+    return tt.from_results(found, gold, kind="number")
+
+
+def _revised(engine: HFEngine, letter: str, count: int, seed: int) -> tt.Chains:
+    prompts, gold = questions(letter, count, seed)
+    found = tt.search_sync(
+        engine, prompts, tt.revise(ROUNDS, "W"), step=STEP, temperature=1.0, seed=seed + 1
     )
-    return (
-        tt.from_results(drawn, gold, kind="number"),
-        tt.from_revisions(revised, gold, kind="number"),
-    )
+    return tt.from_revisions(found, gold, kind="number")
 
 
 def _rows(
