@@ -77,20 +77,20 @@ def test_no_model_hides_another():
 
 def test_without_the_data_every_claim_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("MERISTEM_DATA", str(tmp_path))
-    rows = _search_and_learning.reproduce(tmp_path, True, 0)
+    rows = _search_and_learning.published_rows(0)
     rows += [*_test_time_scaling.published_rows(0), *_stopping.published_stopping(0)]
     assert {row.verdict for row in rows} == {"not testable here"}
     assert all("MERISTEM_DATA" in row.note for row in rows)
     monkeypatch.setenv("MERISTEM_DATA", str(tmp_path / "none"))
     with pytest.raises(UsageError, match="is not a folder; correct or unset it"):
-        _search_and_learning.reproduce(tmp_path, True, 0)
+        _search_and_learning.published_rows(0)
 
 
 @pytest.mark.data
 @pytest.mark.paper
-def test_the_logs_of_tree_search_and_verifiers(data_dir, tmp_path, monkeypatch):
+def test_the_logs_of_tree_search_and_verifiers(data_dir, monkeypatch):
     monkeypatch.setenv("MERISTEM_DATA", str(data_dir))
-    rows = {row.claim: row for row in _search_and_learning.reproduce(tmp_path, True, 0)}
+    rows = {row.claim: row for row in _search_and_learning.published_rows(0)}
     assert {row.verdict for row in rows.values()} == {"reproduced"}
     found = [row.measured for row in rows.values()]
     assert found[0] == pytest.approx(0.4900 - 0.0403, abs=1e-4)

@@ -42,20 +42,8 @@ def revision_rows(engine: HFEngine, count: int, seed: int) -> list[Row]:
 def train(*, steps: int, seed: int) -> HFEngine:
     """Return the trained model as an engine."""
     vocabulary = {character: i for i, character in enumerate(ALPHABET)}
-    raw = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="."))
-    raw.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")  # type: ignore[assignment]
-    raw.decoder = tokenizers.decoders.Fuse()  # type: ignore[assignment]
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=".")
-    end = vocabulary["."]
-    config = transformers.LlamaConfig(
-        vocab_size=len(ALPHABET), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=256,
-        initializer_range=0.1, eos_token_id=end, bos_token_id=None, pad_token_id=None,
-    )  # fmt: skip
+    model, tokenizer = blank(ALPHABET, seed)
     rng = stream(seed, "revision")
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = transformers.LlamaForCausalLM(config)
     optimizer = torch.optim.AdamW(model.parameters(), RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
     for _ in range(steps):
@@ -69,6 +57,26 @@ def train(*, steps: int, seed: int) -> HFEngine:
         schedule.step()
         optimizer.zero_grad()
     return HFEngine(model.eval(), tokenizer, name=f"revision-{steps}-{seed}", max_batch=256)
+
+
+def blank(
+    alphabet: str, seed: int
+) -> tuple[transformers.LlamaForCausalLM, transformers.PreTrainedTokenizerFast]:
+    """Return an untrained model and a tokenizer of single characters; the last ends a text."""
+    vocabulary = {character: i for i, character in enumerate(alphabet)}
+    end = alphabet[-1]
+    raw = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token=end))
+    raw.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")  # type: ignore[assignment]
+    raw.decoder = tokenizers.decoders.Fuse()  # type: ignore[assignment]
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=end)
+    config = transformers.LlamaConfig(
+        vocab_size=len(alphabet), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=256,
+        initializer_range=0.1, eos_token_id=vocabulary[end], bos_token_id=None, pad_token_id=None,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return transformers.LlamaForCausalLM(config), tokenizer
 
 
 def _chain(rng: np.random.Generator) -> str:

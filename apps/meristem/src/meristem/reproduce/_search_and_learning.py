@@ -1,7 +1,7 @@
-"""Paper 2412.14135, the search part of its roadmap, on published logs.
+"""Paper 2412.14135: the search part of its roadmap on published logs, and its loop on a model.
 
-Its numbers are those of the papers it surveys: Tree of Thoughts on the Game of 24 and verifiers on
-GSM8K. The roadmap's loop of search and learning needs `rewards` and is not here yet.
+The logs are those of papers that it surveys: Tree of Thoughts on the Game of 24 and verifiers on
+GSM8K. The loop, in which search makes data that learning absorbs, is in `_search_loop`.
 """
 
 import json
@@ -21,6 +21,7 @@ from meristem.reproduce._data import (
     read_json_zst,
     read_zst,
 )
+from meristem.reproduce._search_loop import loop_rows
 
 CHAINS = ("game24", "tot_game24_cot_sample100.json.zst")
 TREES = ("game24", "tot_game24_tree_search.json.zst")
@@ -29,7 +30,12 @@ RESIDUAL = 0.05  # of ln(-ln coverage): the law of repeated sampling holds below
 
 
 def reproduce(out: Path, quick: bool, seed: int) -> list[Row]:
-    """Return the rows on coverage, tree search and verifiers; seconds, quick or not."""
+    """Return the rows on the published logs and on the loop of search and learning."""
+    return [*published_rows(seed), *loop_rows(quick, seed)]
+
+
+def published_rows(seed: int) -> list[Row]:
+    """Return the rows on coverage, tree search and verifiers; those without data say so."""
     return [*_coverage(seed), *_trees(seed), *_verifiers(seed)]
 
 

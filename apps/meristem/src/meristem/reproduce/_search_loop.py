@@ -1,0 +1,247 @@
+"""The roadmap's loop on a transformer trained here: search makes data, learning absorbs it.
+
+- the task: sums modulo 11 from left to right, a line for each operation; to 3+9-4= belong the lines
+  1 and 8, and a solution is right if every line is
+- the model is trained until it samples a share ENOUGH of right solutions, and no further
+- a round: a beam search on new questions, whose guide checks the lines; then fine-tuning on the
+  right solutions (expert iteration) or, in a second loop, DPO on the pairs of steps
+- best-of-n draws as many lines as the beam, and learning takes as many steps from its solutions
+- accuracy: one sample at temperature 1, mean of SAMPLES, on questions used for nothing else
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+import meristem_testtime as tt
+from meristem._rows import Row
+from meristem._tuning import solved, tuned
+from meristem.reproduce._data import judge
+from meristem.reproduce._revision import blank
+from meristem_core import derive_seed, shuffled_indices, stream
+from meristem_posttrain import Encoded, Schedule, find_objective, pad
+from meristem_testtime.hf import HFEngine
+
+DIGITS = "0123456789A"
+ALPHABET = f"{DIGITS}+-=\n."
+OPERATIONS = 5
+MODELS, SEARCHED, HELD_OUT = {True: 1, False: 3}, {True: 150, False: 400}, {True: 200, False: 300}
+POOL, PROBE = 20_000, 256  # questions of the first training, and those that tell when to stop
+ENOUGH, CHECK, MOST_STEPS, BATCH, RATE = 0.35, 20, 3000, 128, 5e-3
+WIDTH, SAMPLES = 4, 8
+STEP = tt.Step(stop=("\n",), max_tokens=3, max_steps=OPERATIONS)
+IMITATION = Schedule(steps=60, batch=32, micro_batch=32, learning_rate=1e-3)
+PREFERENCE = Schedule(steps=60, batch=32, micro_batch=32, learning_rate=5e-5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """A model before the loop, and questions that it was not trained on."""
+
+    base: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    rounds: tuple[list[str], list[str]]
+    held_out: list[str]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A model, its share of right samples of each held-out question, and what made it."""
+
+    model: PreTrainedModel
+    right: Float[np.ndarray, " q"]
+    tokens: int  # new tokens of the search that it learned from
+    examples: int
+
+
+Learn = Callable[[World, PreTrainedModel, Sequence[tt.SearchResult]], tuple[PreTrainedModel, int]]
+
+
+def loop_rows(quick: bool, seed: int) -> list[Row]:
+    """Return the verdicts on two rounds of the loop and on the data of two searches."""
+    start = time.perf_counter()
+    found: list[dict[str, Stage]] = []
+    for i in range(MODELS[quick]):
+        world = make_world(derive_seed(seed, "loop", i) % 2**31, SEARCHED[quick], HELD_OUT[quick])
+        found.append(run_loop(world))
+    claims = (
+        ("round 1 of expert iteration raises held-out accuracy", "imitated 1", "before"),
+        ("round 2 of expert iteration raises it again", "imitated 2", "imitated 1"),
+        ("DPO on step pairs raises held-out accuracy", "preferred 1", "before"),
+        ("round 2 of DPO on step pairs raises it again", "preferred 2", "preferred 1"),
+        ("tree search teaches more than best-of-n at equal tokens", "imitated 1", "sampled 1"),
+    )
+    return [_row(*claim, found, seed, time.perf_counter() - start) for claim in claims]
+
+
+def solution(question: str) -> str:
+    r"""Return the right lines of a question.
+
+    Examples
+    --------
+    >>> solution("3+9-4=")
+    '1\n8'
+    """
+    value, lines = DIGITS.index(question[0]), list[str]()
+    for sign, digit in zip(question[1:-1:2], question[2::2], strict=True):
+        value = (value + (1 if sign == "+" else -1) * DIGITS.index(digit)) % len(DIGITS)
+        lines.append(DIGITS[value])
+    return "\n".join(lines)
+
+
+def draw_questions(rng: np.random.Generator, n: int) -> list[str]:
+    """Return n questions, no two the same."""
+    found: dict[str, None] = {}
+    while len(found) < n:
+        digits = rng.integers(len(DIGITS), size=OPERATIONS + 1).tolist()
+        signs = [*rng.integers(2, size=OPERATIONS).tolist(), 2]
+        found["".join(DIGITS[d] + "+-="[s] for d, s in zip(digits, signs, strict=True))] = None
+    return list(found)
+
+
+def make_world(seed: int, searched: int, held_out: int) -> World:
+    """Return a model with its questions for two rounds and for measuring."""
+    drawn = draw_questions(stream(seed, "questions"), POOL + PROBE + 2 * searched + held_out)
+    pool, rest = drawn[:POOL], drawn[POOL + PROBE :]
+    base, tokenizer = trained(pool, drawn[POOL : POOL + PROBE], seed)
+    return World(
+        base=base, tokenizer=tokenizer, seed=seed, held_out=rest[2 * searched :],
+        rounds=(rest[:searched], rest[searched : 2 * searched]),
+    )  # fmt: skip
+
+
+def trained(
+    pool: Sequence[str], probe: Sequence[str], seed: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Return a model that gives right solutions to the probe with a probability ENOUGH."""
+    model, tokenizer = blank(ALPHABET, seed)
+    examples, checked = (
+        [
+            Encoded(prompt=tokenizer.encode(q), responses=(tokenizer.encode(f"{solution(q)}."),))
+            for q in some
+        ]
+        for some in (pool, probe)
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), RATE)
+    for step in range(MOST_STEPS):
+        if step % CHECK == 0 and solved(model, checked).mean() >= ENOUGH:
+            break
+        order = shuffled_indices(len(pool), step * BATCH, (step + 1) * BATCH, seed=seed)
+        rows = pad([examples[i] for i in order], 0)
+        model(input_ids=rows.ids, labels=rows.ids.masked_fill(~rows.response, -100)).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.eval(), tokenizer
+
+
+def run_loop(world: World) -> dict[str, Stage]:
+    """Return the stages of both loops, and one that learned from best-of-n."""
+    beam = tt.beam(WIDTH, WIDTH)
+    first, second = world.rounds
+    tree = _searched(world, world.base, first, beam)
+    found = {
+        "before": Stage(model=world.base, right=_right(world, world.base), tokens=0, examples=0),
+        "sampled 1": _learned(
+            imitate, world, world.base, _searched(world, world.base, first, tt.best_of_n(WIDTH))
+        ),
+    }
+    kinds: dict[str, Learn] = {"imitated": imitate, "preferred": prefer}
+    for kind, learn in kinds.items():
+        one = _learned(learn, world, world.base, tree)
+        found[f"{kind} 1"] = one
+        again = _searched(world, one.model, second, beam)
+        found[f"{kind} 2"] = _learned(learn, world, one.model, again)
+    return found
+
+
+def imitate(
+    world: World, model: PreTrainedModel, results: Sequence[tt.SearchResult]
+) -> tuple[PreTrainedModel, int]:
+    """Return the model fine-tuned on the right solutions of a search, and how many they are."""
+    records = tt.expert_iteration_records(results, _is_right)
+    examples = [
+        Encoded(prompt=world.tokenizer.encode(r.question), responses=([*r.completion_ids],))
+        for r in records
+    ]
+    objective = find_objective("sft", "nll", {})
+    return tuned(model, examples, objective, IMITATION, seed=world.seed), len(examples)
+
+
+def prefer(
+    world: World, model: PreTrainedModel, results: Sequence[tt.SearchResult]
+) -> tuple[PreTrainedModel, int]:
+    """Return the model after DPO on the pairs of steps of a search, and how many they are."""
+    examples = [
+        Encoded(
+            prompt=[*world.tokenizer.encode(pair.question), *pair.prefix_ids],
+            responses=([*pair.chosen_ids], [*pair.rejected_ids]),
+        )
+        for pair in tt.step_pairs(results, margin=0.5)
+    ]
+    objective = find_objective("dpo", "dpo", {})
+    return tuned(model, examples, objective, PREFERENCE, seed=world.seed), len(examples)
+
+
+def holds(question: str, text: str) -> float:
+    """Return 1 if every line so far is right and, where the text ends, it is whole; else 0."""
+    right = solution(question)
+    return float(text == right or (text.endswith("\n") and right.startswith(text)))
+
+
+def _is_right(question: str, text: str) -> bool:
+    return text == solution(question)
+
+
+def _searched(
+    world: World, model: PreTrainedModel, questions: Sequence[str], algorithm: tt.Algorithm
+) -> list[tt.SearchResult]:
+    engine = HFEngine(model, world.tokenizer, name="sums", max_batch=512)
+    return tt.search_sync(
+        engine, {q: q for q in questions}, algorithm, guide=tt.reward_guide(holds), step=STEP,
+        temperature=1.0, seed=world.seed,
+    )  # fmt: skip
+
+
+def _right(world: World, model: PreTrainedModel) -> Float[np.ndarray, " q"]:
+    results = _searched(world, model, world.held_out, tt.best_of_n(SAMPLES))
+    return np.array([np.mean([node.value for node in each.solutions]) for each in results])
+
+
+def _learned(
+    learn: Learn, world: World, model: PreTrainedModel, results: Sequence[tt.SearchResult]
+) -> Stage:
+    better, examples = learn(world, model, results)
+    tokens = sum(result.cost.tokens for result in results)
+    return Stage(model=better, right=_right(world, better), tokens=tokens, examples=examples)
+
+
+def _row(
+    claim: str,
+    after: str,
+    before: str,
+    found: Sequence[dict[str, Stage]],
+    seed: int,
+    seconds: float,
+) -> Row:
+    right, base = (np.concatenate([each[k].right for each in found]) for k in (after, before))
+    gain = tt.interval(right, minus=base, seed=seed)
+    single = ", ".join(f"{(e[after].right - e[before].right).mean():+.3f}" for e in found)
+    spent = "; ".join(
+        f"{name}: {sum(each[name].examples for each in found):,} examples of "
+        f"{sum(each[name].tokens for each in found):,} searched tokens"
+        for name in (before, after)
+    )
+    return Row(
+        claim=claim, source="section on search and learning", claimed="above 0",
+        measured=gain.mean, low=gain.low, high=gain.high, n=gain.n_questions,
+        verdict=judge(gain, 1), seconds=seconds, seed=seed,
+        note=f"{base.mean():.1%} to {right.mean():.1%}, paired by question; by model {single}; "
+        f"{spent}",
+    )  # fmt: skip
