@@ -11,6 +11,7 @@ import meristem_testtime as tt
 from meristem.reproduce import (
     _deepconf,
     _revision,
+    _revision_grid,
     _search_and_learning,
     _shortest_votes,
     _stopping,
@@ -198,6 +199,29 @@ def test_revision_helps_where_the_skill_is(model):
     rows = {row.claim: row for row in _revision.revision_rows(model, 120, 0)}
     assert rows["revising helps: a model that repairs well"].verdict == "reproduced"
     assert rows["revising fails: a model that repairs badly"].measured < 0
+
+
+@given(notice=st.floats(0, 0.9), repair=st.floats(0, 1), error=st.floats(0, 1))
+def test_the_prediction_is_that_of_the_training_texts(notice, repair, error):
+    """By following the texts' own rule for many redos."""
+    right = {"first": 1 - error, "forced": repair}
+    left = {name: 1 - chance for name, chance in right.items()}
+    for _ in range(400):
+        for name in right:
+            right[name] += left[name] * notice * repair
+            left[name] *= notice * (1 - repair)
+    expected = right["forced"] - (right["forced"] + right["first"]) / 2
+    assert _revision_grid.predicted(notice, repair, error) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.slow
+def test_revising_follows_the_exact_process(monkeypatch):
+    monkeypatch.setattr(_revision_grid, "CELLS", {"C": (0.1, 0.9), "D": (0.3, 0.3)})
+    helps, fails = _revision_grid.grid_rows(150, 100, 0)
+    assert (helps.claimed, fails.claimed) == (0.114, -0.155)
+    assert helps.verdict == fails.verdict == "reproduced"
+    assert helps.claim.startswith("revising helps")
+    assert helps.low > 0 > fails.high
 
 
 @pytest.mark.data

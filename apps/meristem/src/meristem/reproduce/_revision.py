@@ -1,12 +1,13 @@
 """Self-revision on a transformer trained here, where the skill of repairing is known.
 
 - it recalls the digit of its prompt; a first try errs with chance ERROR; a wrong one is noticed
-  with chance NOTICE, and done over after a W; what follows a W is right with chance SKILL
-- the first character tells the skill, so that one training serves both
+  with some chance, and done over after a W; what follows a W is right with the chance of its skill
+- the first character tells both chances, so that one training serves several
 - the paper's protocol: drop the last paragraph, write the cue, let the model go on
 """
 
 import time
+from collections.abc import Mapping
 
 import numpy as np
 import tokenizers
@@ -19,10 +20,11 @@ from meristem.reproduce._data import judge
 from meristem_core import stream
 from meristem_testtime.hf import HFEngine
 
-ALPHABET = "01234=\nWSU."
 BASE = 5
-ERROR, NOTICE = 0.35, 0.3
-SKILL = {"S": 0.9, "U": 0.3}
+ERROR = 0.35
+Chances = Mapping[str, tuple[float, float]]  # of noticing a wrong answer and of repairing it
+TWO: Chances = {"S": (0.3, 0.9), "U": (0.3, 0.3)}
+SKILL = {letter: skill for letter, (_, skill) in TWO.items()}
 WORDS = {"S": "a model that repairs well", "U": "a model that repairs badly"}
 ROUNDS, SAMPLES = 8, 16
 BATCH, RATE = 128, 5e-3
@@ -35,19 +37,20 @@ def revision_rows(engine: HFEngine, count: int, seed: int) -> list[Row]:
     for letter in SKILL:
         start = time.perf_counter()
         parallel = drawn(engine, letter, count, seed)
-        rows += _rows(letter, parallel, _revised(engine, letter, count, seed), seed, start)
+        rows += _rows(letter, parallel, revised(engine, letter, count, seed), seed, start)
     return rows
 
 
-def train(*, steps: int, seed: int) -> HFEngine:
+def train(*, steps: int, seed: int, chances: Chances = TWO) -> HFEngine:
     """Return the trained model as an engine."""
-    vocabulary = {character: i for i, character in enumerate(ALPHABET)}
-    model, tokenizer = blank(ALPHABET, seed)
+    alphabet = f"01234=\nW{''.join(chances)}."
+    vocabulary = {character: i for i, character in enumerate(alphabet)}
+    model, tokenizer = blank(alphabet, seed)
     rng = stream(seed, "revision")
     optimizer = torch.optim.AdamW(model.parameters(), RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
     for _ in range(steps):
-        texts = [_chain(rng) for _ in range(BATCH)]
+        texts = [_chain(rng, chances) for _ in range(BATCH)]
         width = max(map(len, texts))
         ids = torch.tensor([[vocabulary[c] for c in text.ljust(width, ".")] for text in texts])
         kept = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in texts])
@@ -56,7 +59,8 @@ def train(*, steps: int, seed: int) -> HFEngine:
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-    return HFEngine(model.eval(), tokenizer, name=f"revision-{steps}-{seed}", max_batch=256)
+    name = f"revision-{''.join(chances)}-{steps}-{seed}"
+    return HFEngine(model.eval(), tokenizer, name=name, max_batch=256)
 
 
 def blank(
@@ -79,15 +83,16 @@ def blank(
         return transformers.LlamaForCausalLM(config), tokenizer
 
 
-def _chain(rng: np.random.Generator) -> str:
+def _chain(rng: np.random.Generator, chances: Chances) -> str:
     """Return one training text; half of them begin with the W that a revision forces."""
-    letter = "SU"[rng.integers(2)]
+    letter = list(chances)[rng.integers(len(chances))]
+    notice, skill = chances[letter]
     a = int(rng.integers(BASE))
     forced = rng.random() < 0.5
-    wrong = rng.random() < (1 - SKILL[letter] if forced else ERROR)
+    wrong = rng.random() < (1 - skill if forced else ERROR)
     text = f"{letter}{a}={'W' if forced else ''}{_answer(a, wrong, rng)}"
-    while wrong and rng.random() < NOTICE:
-        wrong = rng.random() >= SKILL[letter]
+    while wrong and rng.random() < notice:
+        wrong = rng.random() >= skill
         text += f"\n\nW{_answer(a, wrong, rng)}"
     return f"{text}."
 
@@ -112,7 +117,8 @@ def drawn(engine: HFEngine, letter: str, count: int, seed: int) -> tt.Traces:
     return tt.from_results(found, gold, kind="number")
 
 
-def _revised(engine: HFEngine, letter: str, count: int, seed: int) -> tt.Chains:
+def revised(engine: HFEngine, letter: str, count: int, seed: int) -> tt.Chains:
+    """Return one chain of each question, revised ROUNDS times."""
     prompts, gold = questions(letter, count, seed)
     found = tt.search_sync(
         engine, prompts, tt.revise(ROUNDS, "W"), step=STEP, temperature=1.0, seed=seed + 1

@@ -15,6 +15,7 @@ from meristem._rows import Row, Verdict
 from meristem.reproduce._data import absent, data_file, judge, pooled
 from meristem.reproduce._deepconf import deepconf_rows
 from meristem.reproduce._revision import revision_rows, train
+from meristem.reproduce._revision_grid import grid_rows
 from meristem.reproduce._shortest_votes import Measure, unspent, vote_claims
 from meristem.reproduce._stopping import model_stopping, published_stopping
 from meristem_core import wilson_interval
@@ -31,6 +32,7 @@ def reproduce(out: Path, quick: bool, seed: int) -> list[Row]:
         *published_rows(seed),
         *published_stopping(seed),
         *revision_rows(engine, count, seed),
+        *grid_rows(240 if quick else 600, count, seed),
         *model_stopping(engine, count, seed),
         *deepconf_rows(engine, count, seed),
     ]
