@@ -1,4 +1,4 @@
-"""Revising with a real model: one chain or several of a question, budgets, runs of before."""
+"""Revising with a real model: one chain or several of a question, budgets."""
 
 import asyncio
 import json
@@ -94,13 +94,12 @@ def test_several_chains_of_a_question_vote(capsys, saved_model, tmp_path):
     assert "chains" in error
 
 
-def test_one_chain_is_the_run_of_before(capsys, saved_model, tmp_path):
-    """The journal and the stored config are those of a command without chains."""
+def test_one_chain_asks_what_revise_asks(capsys, saved_model, tmp_path):
     out = tmp_path / "run"
     assert run(capsys, digits(tmp_path, 6), *revising(saved_model, out, "--revise", 2))[0] == 0
     by_hand(saved_model, tmp_path / "by_hand.jsonl", 6, tt.revise(2, ("1", "W")))
     assert (out / "samples.jsonl").read_bytes() == (tmp_path / "by_hand.jsonl").read_bytes()
-    assert "chains" not in json.loads((out / "config.json").read_text())["config"]
+    assert json.loads((out / "config.json").read_text())["config"]["chains"] == 1
 
 
 def test_a_budget_spent_in_the_last_round_measures_the_chains_that_are_whole(

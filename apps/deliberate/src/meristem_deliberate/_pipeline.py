@@ -186,11 +186,12 @@ def _stored(config: DeliberateConfig, questions: list[Question]) -> dict[str, ob
 
 
 def _hold(stack: ExitStack, path: Path, stored: Mapping[str, object]) -> None:
-    """Open the run folder until the stack is left; runs from before --chains have one chain."""
-    held = {name: value for name, value in stored.items() if (name, value) != ("chains", 1)}
+    """Open the run folder until the stack is left."""
     try:
         stack.enter_context(
-            open_run(path, held, name="meristem deliberate", version=version("meristem-deliberate"))
+            open_run(
+                path, stored, name="meristem deliberate", version=version("meristem-deliberate")
+            )
         )
     except (ValueError, OSError) as error:
         raise UsageError(f"--out {error}") from error
