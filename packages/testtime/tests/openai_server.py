@@ -47,12 +47,14 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(
-        self, engine, *, port=0, delay=0.0, pace=0.0, features=("token_ids", "logprobs", "usage")
-    ):
+        self, engine, *, port=0, delay=0.0, pace=0.0,
+        features=("token_ids", "logprobs", "usage", "cache"),
+    ):  # fmt: skip
         super().__init__(("127.0.0.1", port), Handler)
         self.engine, self.delay, self.features = engine, delay, features
         self.pace, self.torn, self.burst = pace, None, 1
         self.faults, self.asked, self.sent, self.cut = [], 0, 0, 0
+        self.read = []  # prompts
         self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
 
     def __enter__(self):
@@ -112,7 +114,17 @@ class Handler(BaseHTTPRequestHandler):
                     for i, score in zip(prompt[1:], scores, strict=True)
                 ]
             choices.append(choice)
-        self.answer(200, {"choices": choices[::-1]})
+        self.answer(200, {"choices": choices[::-1], "usage": self.usage(prompt)})
+
+    def usage(self, prompt):
+        """What vLLM tells when it is asked for the details: how much of the prompt it had."""
+        if "cache" not in self.server.features:
+            return None
+        known = [np.cumprod([a == b for a, b in zip(each, prompt)]).sum()  # noqa: B905
+                 for each in self.server.read]  # fmt: skip
+        self.server.read.append(prompt)
+        cached = min(int(max(known, default=0)), len(prompt) - 1)
+        return {"prompt_tokens_details": {"cached_tokens": cached}}
 
     def chat(self, body):
         prompt = self.server.engine.encode(body["messages"][-1]["content"])

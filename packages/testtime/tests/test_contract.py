@@ -17,7 +17,10 @@ from scipy.stats import chisquare
 import meristem_testtime as tt
 
 VLLM = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-VLLM_OPTIONS = {"dtype": "float32", "enforce_eager": True, "max_model_len": 64}
+BLOCK = 32  # tokens that vLLM caches together
+VLLM_OPTIONS = {
+    "dtype": "float32", "enforce_eager": True, "max_model_len": 64, "block_size": BLOCK,
+}  # fmt: skip
 SYMBOLS = 14  # tokens of the model
 
 
@@ -46,7 +49,8 @@ def vllm_serve(trained_folder, trained, serving):
 
     command = [
         "vllm", "serve", str(trained_folder), "--served-model-name", "sums", "--dtype", "float32",
-        "--enforce-eager", "--max-model-len", "64",
+        "--enforce-eager", "--max-model-len", "64", "--block-size", str(BLOCK),
+        "--enable-prompt-tokens-details",
     ]  # fmt: skip
     with (
         serving(command, VLLM) as url,
@@ -364,6 +368,23 @@ def test_a_search_runs_and_resumes(engine, tmp_path):
     for a, b in zip(first, again, strict=True):
         assert [node.text for node in a.solutions] == [node.text for node in b.solutions]
         assert a.cost == b.cost
+
+
+def test_prompt_tokens_that_were_read_before_are_counted(engine, request):
+    asked = tt.Request(prompt=engine.encode("7+1=" * 10), seed=1, n=2, max_tokens=1)
+    ask(engine, asked)
+    (again,) = ask(engine, asked)
+    (result,) = tt.search_sync(
+        engine, {"q": "7+1=" * 10}, tt.beam(4, 2), guide=tt.confidence_guide(),
+        step=tt.Step(stop=("=", ";"), max_tokens=4, max_steps=3),
+    )  # fmt: skip
+    if request.node.callspec.params["engine"] in ("fake", "trained"):  # which keep nothing
+        assert [each.cached for each in again] == [None, None]
+        assert result.cached_tokens == 0
+    else:
+        assert [BLOCK <= each.cached < 40 for each in again] == [True, True]
+        assert BLOCK <= result.cached_tokens < result.cost.prompt_tokens
+    assert result == replace(result, cached_tokens=7, seconds=0.5)
 
 
 def test_the_trained_model_adds(trained):

@@ -5,6 +5,7 @@ import math
 import signal
 import subprocess
 import sys
+import time
 from functools import cache
 from types import MappingProxyType
 
@@ -110,10 +111,13 @@ def test_batching_and_order_change_no_result(name, seed, order):
 def test_budgets_hold_and_the_ledger_adds_up(name, seed, tokens):
     budget = tt.Budget(tokens=tokens)
     engine = tt.FakeEngine(process(seed), ALPHABET)
+    begin = time.monotonic()
     results = tt.search_sync(
         engine, QUESTIONS, ALGORITHMS[name], guide=GUIDE, step=STEP, budget=budget
     )
+    wall = time.monotonic() - begin
     for each in results:
+        assert 0 < each.seconds < wall
         assert each.cost.tokens == sum(len(node.ids) for node in each.nodes)
         assert each.cost.samples == len(each.nodes)
         assert all(node.finished for node in each.solutions)

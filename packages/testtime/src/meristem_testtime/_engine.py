@@ -7,7 +7,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal, Protocol, runtime_checkable
 
@@ -168,12 +168,16 @@ class Completion:
         tokens drawn until then.
     confidence
         Of each new token, in nats; empty if it was not asked for.
+    cached
+        Tokens of the request's prompt that the engine had computed before, None if it does not say.
+        They depend on what ran earlier, so samples that differ in them only are equal.
     """
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish: Finish
     confidence: tuple[float, ...] = ()
+    cached: int | None = field(default=None, compare=False)
 
 
 def window_of(request: Request) -> Window:
@@ -200,8 +204,8 @@ def whole(sample: Completion, request: Request) -> Completion:
     if fall is None or (fall == last and sample.finish in ("end", "stop")):
         return sample
     cut = slice(fall + 1)
-    return Completion(ids=sample.ids[cut], logprobs=sample.logprobs[cut], finish="unsure",
-                      confidence=sample.confidence[cut])  # fmt: skip
+    return replace(sample, ids=sample.ids[cut], logprobs=sample.logprobs[cut], finish="unsure",
+                   confidence=sample.confidence[cut])  # fmt: skip
 
 
 Watch = Callable[[int, Completion], bool]

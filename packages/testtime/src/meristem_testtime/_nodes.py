@@ -1,6 +1,6 @@
 """What a search is made of: extents, limits, costs, partial solutions and results."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +133,11 @@ class SearchResult:
         Whether a budget ended the search, its own or that of the run.
     log_normaliser
         Of particles: the logarithm of the estimated normalising constant; else None.
+    cached_tokens
+        Those of the prompt tokens that the engine had computed before, as far as it says.
+    seconds
+        From the question's begin to its end; others run beside it. Like the cached tokens they are
+        of this run alone: a search that is repeated or resumed gives an equal result with others.
     """
 
     question: str
@@ -142,6 +147,8 @@ class SearchResult:
     cost: Cost
     exhausted: bool
     log_normaliser: float | None
+    cached_tokens: int = field(default=0, compare=False)
+    seconds: float = field(default=0.0, compare=False)
 
 
 STEP, UNLIMITED = Step(), Budget()

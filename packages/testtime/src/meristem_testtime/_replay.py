@@ -149,6 +149,7 @@ def _completion(record: dict[str, Any]) -> Completion:
         logprobs=tuple(record["logprobs"]),
         finish=record["finish"],
         confidence=tuple(record["confidence"]),
+        cached=record.get("cached"),
     )
 
 

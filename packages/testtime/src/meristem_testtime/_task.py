@@ -5,6 +5,7 @@
 """
 
 import math
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
@@ -47,6 +48,7 @@ class Task:
         self.step = run.step
         self.rng: np.random.Generator = stream(run.seed, "search", name)
         self.cost = Cost()
+        self._begin, self._cached = time.monotonic(), 0
         self.log_normaliser: float | None = None
         self.root = Node(
             question=name, parent=None, place=-1, ids=(), logprobs=(), depth=0, text="",
@@ -121,7 +123,7 @@ class Task:
             for (node, _), first, samples in zip(asked, firsts, found, strict=True)
         }
         fresh = [child for children in made.values() for child in children]
-        self._book(requests, fresh)
+        self._book(requests, found)
         valued = dict(zip(fresh, await self._valued(fresh), strict=True))
         self._nodes += valued.values()
         return [[valued[child] for child in made.get(node, [])] for node in nodes]
@@ -224,6 +226,8 @@ class Task:
             cost=self.cost,
             exhausted=exhausted,
             log_normaliser=self.log_normaliser,
+            cached_tokens=self._cached,
+            seconds=time.monotonic() - self._begin,
         )
 
     def _check_budget(self) -> None:
@@ -274,13 +278,15 @@ class Task:
             finished=ended or cut, truncated=cut or aborted, confidence=sample.confidence,
         )  # fmt: skip
 
-    def _book(self, requests: Sequence[Request], fresh: Sequence[Node]) -> None:
+    def _book(self, requests: Sequence[Request], found: Sequence[Sequence[Completion]]) -> None:
+        samples = [sample for group in found for sample in group]
         self.cost = Cost(
             prompt_tokens=self.cost.prompt_tokens + sum(len(each.prompt) for each in requests),
-            tokens=self.cost.tokens + sum(len(node.ids) for node in fresh),
-            samples=self.cost.samples + len(fresh),
+            tokens=self.cost.tokens + sum(len(sample.ids) for sample in samples),
+            samples=self.cost.samples + len(samples),
             requests=self.cost.requests + len(requests),
         )
+        self._cached += sum(group[0].cached or 0 for group in found)
 
     async def _valued(self, fresh: Sequence[Node]) -> list[Node]:
         if self._run.guide is None:

@@ -134,7 +134,9 @@ class OpenAIEngine(Server):
         with self._named("token_ids", TOKENS):
             answer = await self._transport.post("/completions", self._body(replace(request, n=n)))
         choices = choices_of(answer, n, self.identity)
-        return [self._completion(each, request) for each in choices] * (request.n // n)
+        known = part(part(answer, "usage"), "prompt_tokens_details").get("cached_tokens")
+        found = [replace(self._completion(each, request), cached=known) for each in choices]
+        return found * (request.n // n)
 
     async def _until(self, request: Request, halt: asyncio.Event) -> Completion:
         """Return the one sample of `request`, or what arrived when `halt` is set or it falls."""

@@ -141,7 +141,9 @@ class VLLMEngine:
         n = request.n if request.temperature > 0 else 1  # vLLM refuses several greedy samples
         (output,) = await self._outputs(*self._asked(replace(request, n=n)), self._named())
         samples = sorted(output.outputs, key=lambda each: each.index)
-        return [_completion([each], request) for each in samples] * (request.n // n)
+        known = output.num_cached_tokens
+        found = [replace(_completion([each], request), cached=known) for each in samples]
+        return found * (request.n // n)
 
     async def _until(self, request: Request, halt: asyncio.Event) -> Completion:
         """Return the one sample of `request`, or what it has when `halt` is set or it falls."""
@@ -159,11 +161,13 @@ class VLLMEngine:
             while not running.done():  # a request that is just being sent is not known there yet
                 await self._loop.run(self._llm.abort(name))
                 await asyncio.wait({running}, timeout=ABORT_WAIT)
-            pieces = [output.outputs[0] for output in await running]
+            outputs = await running
         finally:
             running.cancel()
             halted.cancel()
-        return _completion(pieces, request, halted=halt.is_set())
+        pieces = [output.outputs[0] for output in outputs]
+        sample = _completion(pieces, request, halted=halt.is_set())
+        return replace(sample, cached=outputs[0].num_cached_tokens)
 
     def _named(self) -> str:
         return f"meristem-{next(self._count)}"
