@@ -72,6 +72,7 @@ def test_profiles_do_not_depend_on_what_ci_makes_the_default():
         ({}, [50, False, True, False, False, None]),
         ({"CI": "1"}, [200, True, False, True, True, None]),
         ({"CI": "1", "HYPOTHESIS_PROFILE": "dev"}, [50, False, True, False, False, None]),
+        ({"HYPOTHESIS_PROFILE": "gate"}, [50, True, False, True, True, None]),
         ({"HYPOTHESIS_PROFILE": "release"}, [2000, False, True, False, True, None]),
         (
             {"HYPOTHESIS_PROFILE": "release", "HYPOTHESIS_MAX_EXAMPLES": "7"},
@@ -90,7 +91,7 @@ def test_profiles_do_not_depend_on_what_ci_makes_the_default():
 
 def test_wrong_variables_are_refused_by_name(monkeypatch, tmp_path):
     monkeypatch.setenv("HYPOTHESIS_PROFILE", "fast")
-    with pytest.raises(ValueError, match=r"HYPOTHESIS_PROFILE \(fast\) is unknown; set it to dev"):
+    with pytest.raises(ValueError, match=r"HYPOTHESIS_PROFILE \(fast\) is unknown; choose dev"):
         _profiles._profile()
     for text in ("0", "-1", "many"):
         monkeypatch.setenv("HYPOTHESIS_MAX_EXAMPLES", text)

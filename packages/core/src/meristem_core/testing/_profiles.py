@@ -16,7 +16,7 @@ MARKERS = (
     "browser: starts a real Chromium",
     "vllm: starts the real engine",
 )
-PROFILES = ("dev", "ci", "release")
+PROFILES = ("dev", "gate", "ci", "release")
 EXAMPLES = 2000  # of the profile release, unless HYPOTHESIS_MAX_EXAMPLES says otherwise
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -60,21 +60,21 @@ def _cap_threads() -> None:
 
 
 def _register_profiles() -> None:
-    """Register the three profiles, each free of what CI makes Hypothesis's default."""
+    """Register the four profiles, each free of what CI makes Hypothesis's default."""
     plain = settings.get_profile("default")
     examples = _examples()
     patient = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
     settings.register_profile("dev", plain, max_examples=50, deadline=None)
-    settings.register_profile(
-        "ci", plain, max_examples=200, derandomize=True, database=None, print_blob=True, **patient
-    )
+    fixed = {"derandomize": True, "database": None, "print_blob": True, **patient}
+    settings.register_profile("gate", plain, max_examples=50, **fixed)
+    settings.register_profile("ci", plain, max_examples=200, **fixed)
     settings.register_profile("release", plain, max_examples=examples, **patient)
 
 
 def _profile() -> str:
     name = os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev")
     if name not in PROFILES:
-        raise ValueError(f"HYPOTHESIS_PROFILE ({name}) is unknown; set it to dev, ci or release")
+        raise ValueError(f"HYPOTHESIS_PROFILE ({name}) is unknown; choose {', '.join(PROFILES)}")
     return name
 
 
