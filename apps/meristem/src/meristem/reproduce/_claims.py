@@ -97,6 +97,15 @@ def judge(held: Sequence[bool | None]) -> Verdict:
     return "partly" if any(each is not False for each in held) else "refuted"
 
 
+def explained(note: str, why: str, known: int, seeds: int) -> str:
+    """Return the note of a claim that `known` of the seeds have a value for, and why not all."""
+    if not known:
+        return f"no value: in every seed {why}"
+    return (
+        note if known == seeds else f"{note}; without {seeds - known} of {seeds} seeds, where {why}"
+    )
+
+
 def _text(found: Interval) -> str:
     own = "" if found.low == found.high else f" [{found.low:.3g}, {found.high:.3g}]"
     return f"{found.estimate:.3g}{own}"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from meristem._rows import Verdict
-from meristem.reproduce._claims import RESAMPLES, Claim, bounds, judge
+from meristem.reproduce._claims import RESAMPLES, Claim, bounds, explained, judge
 from meristem.reproduce._crosscoders import Trained
 from meristem_core import Interval, bootstrap_interval, stream, wilson_interval
 
@@ -67,9 +67,12 @@ def directions(runs: Sequence[Trained], seed: int) -> list[Claim]:
             claimed="> 0.5",
             found=late,
             verdict=judge([each.low > 0.5 for each in late]),
-            note="mean over pairs of later snapshots; intervals of seeds over features"
-            if late
-            else "no value: in every seed the last snapshot alone is after the turning point",
+            note=explained(
+                "mean over pairs of later snapshots; intervals of seeds over features",
+                "the last snapshot alone is after the turning point",
+                len(late),
+                len(runs),
+            ),
         ),
     ]
 
@@ -84,11 +87,13 @@ def complexity(runs: Sequence[Trained]) -> Claim:
         claimed="> 0 in at least 2 of 3 seeds (r = 0.309 with a model's grades)",
         found=[bounds(each.estimate, low=each.low, high=each.high) for each in known],
         verdict=verdict if known else "not testable here",
-        note="context length: tokens that a feature needs for half of its strength; intervals of "
-        "seeds over features"
-        if known
-        else "no value: in every seed all features emerge at one snapshot or need equal contexts",
-    )
+        note=explained(
+            "context length: tokens that a feature needs for half of its strength; intervals of "
+            "seeds over features",
+            "all features emerge at one snapshot or need equal contexts",
+            len(known), len(runs),
+        ),
+    )  # fmt: skip
 
 
 def norms(runs: Sequence[Trained]) -> list[Claim]:
@@ -112,10 +117,13 @@ def norms(runs: Sequence[Trained]) -> list[Claim]:
             claimed="> 0.5 at most snapshots",
             found=found,
             verdict=judge(held),
-            note="the snapshot in the middle; separability: AUC of Fisher's discriminant; "
-            "intervals of seeds over features"
-            if found
-            else "no value: too few features fire often enough at any snapshot to be separated",
+            note=explained(
+                "the snapshot in the middle; separability: AUC of Fisher's discriminant; "
+                "intervals of seeds over features",
+                "too few features fire often enough at any snapshot to be separated",
+                len(found),
+                len(runs),
+            ),
         ),
         Claim(
             claim="a small norm is a missing feature: largest share of features whose norm is "
