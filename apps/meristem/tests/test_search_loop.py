@@ -5,35 +5,36 @@ from dataclasses import replace
 import pytest
 import torch
 
+from meristem.reproduce import _line_sums as sums
 from meristem.reproduce import _search_loop as loop
 from meristem_core import stream
 
 
 def test_a_solution_is_the_running_sum():
-    questions = loop.draw_questions(stream(3, "x"), 200)
+    questions = sums.draw_questions(stream(3, "x"), 200)
     assert len(set(questions)) == 200
     for question in questions:
-        lines = loop.solution(question).split("\n")
+        lines = sums.solution(question).split("\n")
         signs = [1, *(1 if sign == "+" else -1 for sign in question[1:-1:2])]
         terms = [sign * int(digit, 11) for sign, digit in zip(signs, question[::2], strict=True)]
-        assert lines == [loop.DIGITS[sum(terms[: i + 2]) % 11] for i in range(loop.OPERATIONS)]
+        assert lines == [sums.DIGITS[sum(terms[: i + 2]) % 11] for i in range(sums.OPERATIONS)]
 
 
 def test_the_guide_holds_for_right_lines_only():
     question = "3+9-4+1="
     right = "1\n8\n9"
-    assert [loop.holds(question, right[:end]) for end in range(1, 6)] == [0, 1, 0, 1, 1]
+    assert [sums.holds(question, right[:end]) for end in range(1, 6)] == [0, 1, 0, 1, 1]
     for wrong in ("2\n", "1\n7\n", "1\n8", "1\n8\n9\n", "1\n8\n8", "18\n", "\n"):
-        assert loop.holds(question, wrong) == 0
+        assert sums.holds(question, wrong) == 0
 
 
 def test_the_loop_repeats_itself_and_leaves_the_global_generator_alone(monkeypatch):
     """On sums of two numbers, all of which the model has seen."""
-    sizes = {"OPERATIONS": 1, "POOL": 100, "PROBE": 16, "SAMPLES": 2}
-    for name, value in sizes.items():
-        monkeypatch.setattr(loop, name, value)
-    train, every = loop.trained, loop.draw_questions(stream(0, "every"), 2 * 11**2)
-    monkeypatch.setattr(loop, "trained", lambda pool, probe, seed: train(every, probe, seed))
+    monkeypatch.setattr(loop, "SAMPLES", 2)
+    for name, value in {"OPERATIONS": 1, "POOL": 100, "PROBE": 16}.items():
+        monkeypatch.setattr(sums, name, value)
+    train, every = sums.trained, sums.draw_questions(stream(0, "every"), 2 * 11**2)
+    monkeypatch.setattr(sums, "trained", lambda pool, probe, seed: train(every, probe, seed))
     for name in ("SEARCHED", "HELD_OUT"):
         monkeypatch.setattr(loop, name, {True: 30})
     for name in ("IMITATION", "PREFERENCE"):
@@ -48,12 +49,12 @@ def test_the_loop_repeats_itself_and_leaves_the_global_generator_alone(monkeypat
 
 def test_questions_serve_one_purpose(monkeypatch):
     asked = []
-    monkeypatch.setattr(loop, "POOL", 300)
-    model = loop.blank(loop.ALPHABET, 0)
-    monkeypatch.setattr(loop, "trained", lambda *some: asked.extend(some[:2]) or model)
+    monkeypatch.setattr(sums, "POOL", 300)
+    model = sums.blank(sums.ALPHABET, 0)
+    monkeypatch.setattr(sums, "trained", lambda *some: asked.extend(some[:2]) or model)
     world = loop.make_world(1, 40, 50)
     groups = [*asked, *world.rounds, world.held_out]
-    assert [len(each) for each in groups] == [300, loop.PROBE, 40, 40, 50]
+    assert [len(each) for each in groups] == [300, sums.PROBE, 40, 40, 50]
     assert len(set().union(*groups)) == sum(map(len, groups))
 
 

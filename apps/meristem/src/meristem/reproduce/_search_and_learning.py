@@ -1,7 +1,8 @@
-"""Paper 2412.14135: the search part of its roadmap on published logs, and its loop on a model.
+"""Paper 2412.14135: the search part of its roadmap on published logs and on small models.
 
 The logs are those of papers that it surveys: Tree of Thoughts on the Game of 24 and verifiers on
-GSM8K. The loop, in which search makes data that learning absorbs, is in `_search_loop`.
+GSM8K. Searches at equal tokens are in `_guided_searches`; the loop, in which search makes data that
+learning absorbs, in `_search_loop`.
 """
 
 import json
@@ -21,6 +22,7 @@ from meristem.reproduce._data import (
     read_json_zst,
     read_zst,
 )
+from meristem.reproduce._guided_searches import search_rows
 from meristem.reproduce._search_loop import loop_rows
 
 CHAINS = ("game24", "tot_game24_cot_sample100.json.zst")
@@ -30,8 +32,8 @@ RESIDUAL = 0.05  # of ln(-ln coverage): the law of repeated sampling holds below
 
 
 def reproduce(out: Path, quick: bool, seed: int) -> list[Row]:
-    """Return the rows on the published logs and on the loop of search and learning."""
-    return [*published_rows(seed), *loop_rows(quick, seed)]
+    """Return the rows on published logs, on searches at equal tokens, and on the loop."""
+    return [*published_rows(seed), *search_rows(quick, seed), *loop_rows(quick, seed)]
 
 
 def published_rows(seed: int) -> list[Row]:

@@ -1,8 +1,6 @@
 """The roadmap's loop on a transformer trained here: search makes data, learning absorbs it.
 
-- the task: sums modulo 11 from left to right, a line for each operation; to 3+9-4= belong the lines
-  1 and 8, and a solution is right if every line is
-- the model is trained until it samples a share ENOUGH of right solutions, and no further
+- the task and the model before the loop are those of `_line_sums`
 - a round: a beam search on new questions, whose guide checks the lines; then fine-tuning on the
   right solutions (expert iteration) or, in a second loop, DPO on the pairs of steps
 - best-of-n draws as many lines as the beam, and learning takes as many steps from its solutions
@@ -14,27 +12,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 import meristem_testtime as tt
 from meristem._rows import Row
-from meristem._tuning import solved, tuned
+from meristem._tuning import tuned
 from meristem.reproduce._data import judge
-from meristem.reproduce._revision import blank
-from meristem_core import derive_seed, shuffled_indices, stream
-from meristem_posttrain import Encoded, Schedule, find_objective, pad
+from meristem.reproduce._line_sums import STEP, half_trained, holds, solution
+from meristem_core import derive_seed
+from meristem_posttrain import Encoded, Schedule, find_objective
 from meristem_testtime.hf import HFEngine
 
-DIGITS = "0123456789A"
-ALPHABET = f"{DIGITS}+-=\n."
-OPERATIONS = 5
 MODELS, SEARCHED, HELD_OUT = {True: 1, False: 3}, {True: 150, False: 400}, {True: 200, False: 300}
-POOL, PROBE = 20_000, 256  # questions of the first training, and those that tell when to stop
-ENOUGH, CHECK, MOST_STEPS, BATCH, RATE = 0.35, 20, 3000, 128, 5e-3
 WIDTH, SAMPLES = 4, 8
-STEP = tt.Step(stop=("\n",), max_tokens=3, max_steps=OPERATIONS)
 IMITATION = Schedule(steps=60, batch=32, micro_batch=32, learning_rate=1e-3)
 PREFERENCE = Schedule(steps=60, batch=32, micro_batch=32, learning_rate=5e-5)
 
@@ -80,65 +71,13 @@ def loop_rows(quick: bool, seed: int) -> list[Row]:
     return [_row(*claim, found, seed, time.perf_counter() - start) for claim in claims]
 
 
-def solution(question: str) -> str:
-    r"""Return the right lines of a question.
-
-    Examples
-    --------
-    >>> solution("3+9-4=")
-    '1\n8'
-    """
-    value, lines = DIGITS.index(question[0]), list[str]()
-    for sign, digit in zip(question[1:-1:2], question[2::2], strict=True):
-        value = (value + (1 if sign == "+" else -1) * DIGITS.index(digit)) % len(DIGITS)
-        lines.append(DIGITS[value])
-    return "\n".join(lines)
-
-
-def draw_questions(rng: np.random.Generator, n: int) -> list[str]:
-    """Return n questions, no two the same."""
-    found: dict[str, None] = {}
-    while len(found) < n:
-        digits = rng.integers(len(DIGITS), size=OPERATIONS + 1).tolist()
-        signs = [*rng.integers(2, size=OPERATIONS).tolist(), 2]
-        found["".join(DIGITS[d] + "+-="[s] for d, s in zip(digits, signs, strict=True))] = None
-    return list(found)
-
-
 def make_world(seed: int, searched: int, held_out: int) -> World:
     """Return a model with its questions for two rounds and for measuring."""
-    drawn = draw_questions(stream(seed, "questions"), POOL + PROBE + 2 * searched + held_out)
-    pool, rest = drawn[:POOL], drawn[POOL + PROBE :]
-    base, tokenizer = trained(pool, drawn[POOL : POOL + PROBE], seed)
+    base, tokenizer, rest = half_trained(seed, 2 * searched + held_out)
     return World(
         base=base, tokenizer=tokenizer, seed=seed, held_out=rest[2 * searched :],
         rounds=(rest[:searched], rest[searched : 2 * searched]),
     )  # fmt: skip
-
-
-def trained(
-    pool: Sequence[str], probe: Sequence[str], seed: int
-) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Return a model that gives right solutions to the probe with a probability ENOUGH."""
-    model, tokenizer = blank(ALPHABET, seed)
-    examples, checked = (
-        [
-            Encoded(prompt=tokenizer.encode(q), responses=(tokenizer.encode(f"{solution(q)}."),))
-            for q in some
-        ]
-        for some in (pool, probe)
-    )
-    optimizer = torch.optim.AdamW(model.parameters(), RATE)
-    for step in range(MOST_STEPS):
-        if step % CHECK == 0 and solved(model, checked).mean() >= ENOUGH:
-            break
-        order = shuffled_indices(len(pool), step * BATCH, (step + 1) * BATCH, seed=seed)
-        rows = pad([examples[i] for i in order], 0)
-        model(input_ids=rows.ids, labels=rows.ids.masked_fill(~rows.response, -100)).loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-    return model.eval(), tokenizer
 
 
 def run_loop(world: World) -> dict[str, Stage]:
@@ -187,12 +126,6 @@ def prefer(
     ]
     objective = find_objective("dpo", "dpo", {})
     return tuned(model, examples, objective, PREFERENCE, seed=world.seed), len(examples)
-
-
-def holds(question: str, text: str) -> float:
-    """Return 1 if every line so far is right and, where the text ends, it is whole; else 0."""
-    right = solution(question)
-    return float(text == right or (text.endswith("\n") and right.startswith(text)))
 
 
 def _is_right(question: str, text: str) -> bool:
