@@ -94,6 +94,7 @@ from ._records import (
 )
 from ._replay import ReplayEngine
 from ._rest_mcts import rest_mcts
+from ._revision_process import RevisionProcess
 from ._revisions import (
     BudgetComparison,
     Chains,
@@ -152,6 +153,7 @@ __all__ = [
     "Node",
     "ReplayEngine",
     "Request",
+    "RevisionProcess",
     "RevisionReport",
     "Rule",
     "SearchResult",
