@@ -1,19 +1,22 @@
 """Laws of confidence and of revision chains."""
 
-from itertools import combinations, permutations
+from itertools import combinations, pairwise, permutations
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meristem_core import softmax_entropy
 from meristem_core.testing import finite_vectors
 from meristem_testtime import (
     Chains,
     chains_by_rounds,
+    entropy_bound,
     equal_budget,
     maj_at_k,
     revisions,
+    entropy_bound,
     self_certainty,
     stationary,
     window_confidence,
@@ -47,6 +50,18 @@ def test_self_certainty_is_a_divergence_from_uniform(x, t):
     assert (found < 1e-9) == bool(np.ptp(row) < 1e-4) or found < 1e-7
     uniform = np.full((t, row.size), -np.log(row.size))
     assert self_certainty(uniform) == pytest.approx(0.0, abs=1e-12)
+
+
+@given(st.integers(2, 9), st.integers(1, 4), st.integers(0, 2**32))
+def test_the_entropy_bound_rises_to_the_entropy(v, t, seed):
+    logits = 3 * np.random.default_rng(seed).standard_normal((t, v))
+    logprobs = -np.sort(-logits, 1)
+    logprobs -= np.log(np.exp(logprobs).sum(1, keepdims=True))
+    bounds = [entropy_bound(logprobs[:, :k]) for k in range(1, v + 1)]
+    assert all((a <= b + 1e-12).all() for a, b in pairwise(bounds))
+    assert bounds[-1] == pytest.approx(softmax_entropy(logits), abs=1e-12)
+    even = entropy_bound(np.full((t, 1), -np.log(v)))
+    assert even == pytest.approx(np.log(v))
 
 
 @given(a=st.floats(0.01, 1), b=st.floats(0.01, 1), start=st.floats(0, 1))

@@ -150,6 +150,7 @@ def test_a_question_without_answers_is_wrong(make):
         (lambda t: tt.interval(np.array([1.0, np.nan])), "value 1 is not finite"),
         (lambda t: tt.fit_coverage([1, 2], [0.5, 1.0]), "coverage at k = 2 is 1"),
         (lambda t: tt.self_certainty(np.array([[-1.0, -1.0]])), "give the whole vocabulary"),
+        (lambda t: tt.entropy_bound(np.array([[-0.1, -0.1]])), "row 0 has the mass 1.8"),
         (lambda t: tt.token_confidence(np.array([[0.5]])), "at most 0"),
         (lambda t: tt.length_by_outcome(t), "two are needed"),
         (lambda t: tt.window_confidence(np.zeros(0)), "0 tokens"),

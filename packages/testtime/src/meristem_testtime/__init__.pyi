@@ -29,6 +29,7 @@ from ._chains import Cell, chains_by_rounds
 from ._confidence import (
     WindowConfidence,
     early_stop_threshold,
+    entropy_bound,
     self_certainty,
     token_confidence,
     window_confidence,
@@ -192,6 +193,7 @@ __all__ = [
     "dirichlet",
     "dvts",
     "early_stop_threshold",
+    "entropy_bound",
     "equal_budget",
     "expert_iteration_records",
     "explain_smv",

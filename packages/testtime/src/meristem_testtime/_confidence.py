@@ -166,6 +166,32 @@ def self_certainty(logprobs: Float[np.ndarray, "t v"]) -> float:
     return float(-logprobs.mean() - np.log(logprobs.shape[1]))
 
 
+def entropy_bound(top_logprobs: Float[np.ndarray, "t k"]) -> Float[np.ndarray, " t"]:
+    """Return the least entropy (nats) that each token can have whose k likeliest are these.
+
+    It is the entropy where they are the whole vocabulary, as `meristem_core.softmax_entropy` gives
+    it, and grows with k: compare values of one k only.
+
+    Notes
+    -----
+    With m = 1 - sum p, and none of the others likelier than the last of the k: H >= -sum p ln p -
+    m ln min p.
+
+    Examples
+    --------
+    >>> entropy_bound(np.log([[0.5, 0.25], [0.5, 0.5]])).round(4)
+    array([1.0397, 0.6931])
+    """
+    _check(top_logprobs)
+    chances = np.exp(top_logprobs)
+    rest = 1 - chances.sum(1)
+    if rest.min() < -1e-3:
+        row = int(rest.argmin())
+        raise ValueError(f"row {row} has the mass {1 - rest[row]:.4g}; give chances of one token")
+    own = -(chances * top_logprobs).sum(1)
+    return own - np.maximum(rest, 0.0) * top_logprobs.min(1)
+
+
 def early_stop_threshold(lowest: Float[np.ndarray, " n"], keep: float = 0.9) -> float:
     """Return the window confidence below which a trace is stopped.
 
