@@ -16,7 +16,6 @@ from meristem_testtime import (
     equal_budget,
     maj_at_k,
     revisions,
-    entropy_bound,
     self_certainty,
     stationary,
     window_confidence,
