@@ -9,7 +9,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from meristem_testtime._engine import UNWATCHED, Completion, Engine, Request, Watch
@@ -148,44 +148,3 @@ async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
     return [task.result() for task in tasks]
-
-
-def may_end_early(request: Request) -> bool:
-    """Return whether the confidence of its samples has to be followed while they are drawn."""
-    return request.confidence is not None and request.confidence.least is not None
-
-
-async def watched(
-    request: Request,
-    watch: Watch | None,
-    sample: Callable[[Request, asyncio.Event], Awaitable[Completion]],
-) -> list[Completion]:
-    """Return the samples of `request`, each asked for by itself until it ends or `watch` halts all.
-
-    Parameters
-    ----------
-    sample
-        Takes a request of one sample, and an event at which it gives what was drawn.
-    """
-    halt = asyncio.Event()
-
-    async def one(place: int) -> Completion:
-        single = replace(request, n=1, seed=request.seed + place)
-        found = await sample(single, halt)
-        if watch is not None and found.finish != "abort" and watch(place, found):
-            halt.set()
-        return found
-
-    return await together(one(place) for place in range(request.n))
-
-
-async def unless(halt: asyncio.Event, work: Coroutine[Any, Any, object]) -> None:
-    """Let `work` run to its end, or cancel it when `halt` is set."""
-    running, halted = asyncio.ensure_future(work), asyncio.ensure_future(halt.wait())
-    try:
-        await asyncio.wait({running, halted}, return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
-            await running
-    finally:
-        running.cancel()
-        halted.cancel()

@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from meristem_testtime._batching import together, unless, watched
+from meristem_testtime._batching import together
 from meristem_testtime._engine import (
     MENDS,
     UNWATCHED,
@@ -26,6 +26,7 @@ from meristem_testtime._engine import (
 )
 from meristem_testtime._remote import Take
 from meristem_testtime._server import SEEDS, Server, choices_in, choices_of, part
+from meristem_testtime._watching import sampled, unless
 
 TEXT_PIECE = 8  # bytes of a prompt's pieces
 LONGEST_PIECE = 1000  # bytes; a piece is a number of fewer than 4300 digits, as JSON readers allow
@@ -81,12 +82,7 @@ class ChatEngine(Server):
             raise UnsupportedError(self.identity, "top_k", MENDS["top_k"])
         if any(request.confidence is not None for request in requests):
             raise UnsupportedError(self.identity, "confidence", MENDS["confidence"])
-        return await together(
-            watched(request, watches[place], self._until)
-            if place in watches
-            else self._sampled(request)
-            for place, request in enumerate(requests)
-        )
+        return await sampled(requests, watches, self._sampled, self._until)
 
     async def logprobs(self, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
         """Raise an error: a chat cannot score a given text."""

@@ -7,7 +7,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, Protocol, runtime_checkable
 
@@ -184,28 +184,6 @@ def window_of(request: Request) -> Window:
     """Return a window that falls where `request` wants its samples to end."""
     asked = request.confidence
     return Window(WIDTH, None) if asked is None else Window(asked.width, asked.least)
-
-
-def likeliest_of(request: Request) -> int | None:
-    """Return how many of the likeliest tokens vLLM is to name beside the drawn one, None if it."""
-    if request.confidence is not None:
-        return request.confidence.top
-    return 0 if request.logprobs else None
-
-
-def whole(sample: Completion, request: Request) -> Completion:
-    """Return `sample`, cut after the token at which its confidence falls below what is asked for.
-
-    For engines that hear of tokens later than they are drawn.
-    """
-    window = window_of(request)
-    fall = next((i for i, value in enumerate(sample.confidence) if window.falls(value)), None)
-    last = len(sample.ids) - 1
-    if fall is None or (fall == last and sample.finish in ("end", "stop")):
-        return sample
-    cut = slice(fall + 1)
-    return replace(sample, ids=sample.ids[cut], logprobs=sample.logprobs[cut], finish="unsure",
-                   confidence=sample.confidence[cut])  # fmt: skip
 
 
 Watch = Callable[[int, Completion], bool]

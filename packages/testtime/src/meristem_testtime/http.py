@@ -15,7 +15,7 @@ from heapq import nlargest
 from statistics import fmean
 from typing import Any
 
-from meristem_testtime._batching import may_end_early, together, unless, watched
+from meristem_testtime._batching import together
 from meristem_testtime._chat import ChatEngine
 from meristem_testtime._engine import (
     UNWATCHED,
@@ -27,12 +27,11 @@ from meristem_testtime._engine import (
     Request,
     UnsupportedError,
     Watch,
-    likeliest_of,
-    whole,
     window_of,
 )
 from meristem_testtime._remote import RefusedError, Take
 from meristem_testtime._server import SEEDS, Server, choices_in, choices_of, part
+from meristem_testtime._watching import likeliest_of, sampled, unless, whole
 
 __all__ = ["ChatEngine", "OpenAIEngine"]
 
@@ -118,12 +117,7 @@ class OpenAIEngine(Server):
         self, requests: Sequence[Request], watches: Mapping[int, Watch] = UNWATCHED
     ) -> list[list[Completion]]:
         """Return the samples of each request."""
-        return await together(
-            watched(request, watches.get(place), self._until)
-            if place in watches or may_end_early(request)
-            else self._sampled(request)
-            for place, request in enumerate(requests)
-        )
+        return await sampled(requests, watches, self._sampled, self._until)
 
     async def logprobs(self, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
         """Return the log-probability of each token of each continuation."""

@@ -24,7 +24,7 @@ from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from meristem_testtime._batching import may_end_early, together, watched
+from meristem_testtime._batching import together
 from meristem_testtime._engine import (
     UNWATCHED,
     Capability,
@@ -35,11 +35,10 @@ from meristem_testtime._engine import (
     Pair,
     Request,
     Watch,
-    likeliest_of,
-    whole,
     window_of,
 )
 from meristem_testtime._loop import LoopThread
+from meristem_testtime._watching import likeliest_of, may_end_early, sampled, whole
 
 ABORT_WAIT = 0.05  # seconds until a sample that did not end is aborted once more
 
@@ -119,11 +118,8 @@ class VLLMEngine:
         """Return the samples of each request."""
         if not watches and not any(map(may_end_early, requests)):
             return await self._loop.run(together(self._sampled(request) for request in requests))
-        return await together(
-            watched(request, watches.get(place), self._until)
-            if place in watches or may_end_early(request)
-            else self._loop.run(self._sampled(request))
-            for place, request in enumerate(requests)
+        return await sampled(
+            requests, watches, lambda request: self._loop.run(self._sampled(request)), self._until
         )
 
     async def logprobs(self, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
