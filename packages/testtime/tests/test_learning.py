@@ -1,5 +1,6 @@
 """Revision chains, budget forcing, and the records of a search."""
 
+import asyncio
 import dataclasses
 import json
 from functools import cache
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scipy.stats import gmean
 
 import meristem_testtime as tt
 from meristem_core import stream
@@ -177,6 +179,14 @@ def test_results_become_traces():
         len(node.path_ids()) for each in found for node in each.solutions
     ]
     tt.vote(traces, tt.weighted("weight"))
+    exact = [
+        np.exp(asyncio.run(engine.logprobs([(engine.encode(prompt), node.path_ids())]))[0])
+        for each, prompt in zip(found, "01", strict=True)
+        for node in each.solutions
+    ]
+    assert traces.scores["probability"] == pytest.approx([gmean(each) for each in exact])
+    silent = tt.search_sync(engine, {"q": "0"}, tt.best_of_n(2), step=STEP, logprobs=False)
+    assert set(tt.from_results(silent, {"q": "1"}, kind="number").scores) == {"value", "weight"}
     with pytest.raises(ValueError, match="question 'r' has no gold answer"):
         tt.from_results(found, {"q": "1"})
 

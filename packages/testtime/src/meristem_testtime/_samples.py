@@ -68,8 +68,9 @@ def from_results(
 ) -> Traces:
     """Return the solutions of a search as traces.
 
-    The scores are "value", what the guide said, and "weight", the solution's weight in the vote;
-    `capped` marks solutions that were cut.
+    The scores are "value", what the guide said; "weight", the solution's weight in the vote; and,
+    where all solutions have log-probabilities, "probability", the geometric mean over the sampled
+    tokens, in (0, 1]. `capped` marks solutions that were cut.
 
     Raises
     ------
@@ -98,10 +99,16 @@ def from_results(
         scores={
             "value": np.array([node.value for node in nodes], np.float64),
             "weight": np.array(weights, np.float64),
+            **_probability(nodes),
         },
         markers=plain.markers,
         capped=np.array([node.truncated for node in nodes], bool),
     )
+
+
+def _probability(nodes: Sequence[Node]) -> dict[str, np.ndarray]:
+    paths = [[x for part in node.path() for x in part.logprobs] for node in nodes]
+    return {"probability": np.exp([np.mean(path) for path in paths])} if all(paths) else {}
 
 
 def from_revisions(
