@@ -12,6 +12,7 @@ import importlib
 import inspect
 import sys
 import sysconfig
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -77,7 +78,9 @@ def _clean(string: ast.Constant) -> str:
 
 def _runtime_docstrings(module_name: str) -> list[str]:
     """Return the docstrings of a module written in C: its own, its members', their methods'."""
-    module = importlib.import_module(module_name)
+    with warnings.catch_warnings():  # such as Debian's spwd, built in and deprecated
+        warnings.simplefilter("ignore", DeprecationWarning)
+        module = importlib.import_module(module_name)
     texts: list[str] = []
     for owner in [module, *(value for _, value in sorted(vars(module).items()))]:
         inner = [value for _, value in sorted(vars(owner).items())] if _is_class(owner) else []
