@@ -2,6 +2,7 @@
 
 import meristem_testtime as tt
 
+ROUNDING = 1e-12  # of equal shares that two ways of counting give
 NARROW = "\u00a0"  # keeps an estimate and its interval on one line
 
 
@@ -25,7 +26,7 @@ def finding(what: str, found: tt.MeanInterval, where: str = "") -> str:
         "is above zero" if found.low > 0 else "is below zero"
     )  # fmt: skip
     place = f" {where}" if where else ""
-    if found.low == found.high == 0:
+    if max(abs(found.low), abs(found.high)) < ROUNDING:
         return f"{what}{place}: nothing, on every question."
     return (
         f"{what}{place}: {points(found)} points, which {side}; detectable here: "

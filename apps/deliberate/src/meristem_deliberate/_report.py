@@ -159,7 +159,9 @@ def _rules_table(each: Measured) -> Table:
             name,
             percent(found.accuracy[name][-1]),
             "-" if name == "majority" else points(found.difference[name][-1]),
-            None if name == "majority" else 100 * found.difference[name][-1].minimal_detectable,
+            None
+            if name == "majority"
+            else round(100 * found.difference[name][-1].minimal_detectable, 2),
             100 * each.full_vote[name],
             100 * found.mc_se[name],
         ]
