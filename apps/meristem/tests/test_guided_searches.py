@@ -89,13 +89,17 @@ def test_an_answer_has_most_weight_or_most_value():
 def test_the_rows_repeat_themselves_and_follow_from_the_guides(monkeypatch):
     """On sums of two numbers, all of which the model has seen."""
     monkeypatch.setattr(searches, "OPERATIONS", 1)
-    monkeypatch.setattr(searches, "QUESTIONS", {True: 20})
+    monkeypatch.setattr(searches, "QUESTIONS", 20)
+    monkeypatch.setattr(sums, "MODELS", {True: 2})
+    for name in ("SEARCHED", "HELD_OUT"):
+        monkeypatch.setattr(sums, name, {True: 20})
     for name, value in {"OPERATIONS": 1, "POOL": 100, "PROBE": 16}.items():
         monkeypatch.setattr(sums, name, value)
     train, every = sums.trained, sums.draw_questions(stream(0, "every"), 2 * 11**2)
     monkeypatch.setattr(sums, "trained", lambda pool, probe, seed: train(every, probe, seed))
     state = torch.get_rng_state()
-    rows, again = (searches.search_rows(True, 5) for _ in range(2))
+    worlds = sums.make_worlds(True, 5)
+    rows, again = (searches.search_rows(worlds, 5) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), state)
     assert [replace(row, seconds=0.0) for row in rows] == [
         replace(row, seconds=0.0) for row in again
@@ -108,5 +112,6 @@ def test_the_rows_repeat_themselves_and_follow_from_the_guides(monkeypatch):
     )
     assert exact.verdict == "reproduced"
     assert vote.measured == pytest.approx(exact.measured, abs=0.02)  # orders of samples are drawn
+    assert {row.n for row in rows} == {40}
     for row in rows:
         assert row.low is None or row.low <= row.measured <= row.high

@@ -36,11 +36,11 @@ def test_the_loop_repeats_itself_and_leaves_the_global_generator_alone(monkeypat
     train, every = sums.trained, sums.draw_questions(stream(0, "every"), 2 * 11**2)
     monkeypatch.setattr(sums, "trained", lambda pool, probe, seed: train(every, probe, seed))
     for name in ("SEARCHED", "HELD_OUT"):
-        monkeypatch.setattr(loop, name, {True: 30})
+        monkeypatch.setattr(sums, name, {True: 30})
     for name in ("IMITATION", "PREFERENCE"):
         monkeypatch.setattr(loop, name, replace(getattr(loop, name), steps=3))
     state = torch.get_rng_state()
-    first, again = (loop.loop_rows(True, 5) for _ in range(2))
+    first, again = (loop.loop_rows(sums.make_worlds(True, 5), 5) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), state)
     assert [replace(row, seconds=0.0) for row in first] == [
         replace(row, seconds=0.0) for row in again
@@ -52,7 +52,7 @@ def test_questions_serve_one_purpose(monkeypatch):
     monkeypatch.setattr(sums, "POOL", 300)
     model = sums.blank(sums.ALPHABET, 0)
     monkeypatch.setattr(sums, "trained", lambda *some: asked.extend(some[:2]) or model)
-    world = loop.make_world(1, 40, 50)
+    world = sums.make_world(1, 40, 50)
     groups = [*asked, *world.rounds, world.held_out]
     assert [len(each) for each in groups] == [300, sums.PROBE, 40, 40, 50]
     assert len(set().union(*groups)) == sum(map(len, groups))
@@ -60,9 +60,9 @@ def test_questions_serve_one_purpose(monkeypatch):
 
 @pytest.mark.slow
 def test_search_makes_data_from_which_the_model_learns():
-    rows = loop.loop_rows(True, 0)
+    rows = loop.loop_rows(sums.make_worlds(True, 0), 0)
     assert rows[0].measured > 0
-    assert rows[0].n == loop.HELD_OUT[True]
+    assert rows[0].n == sums.HELD_OUT[True]
     assert "2 of DPO" in rows[3].claim
     for row in rows:
         assert row.low <= row.measured <= row.high

@@ -1,6 +1,6 @@
-"""Votes and searches at equal tokens, on a model whose value function is known.
+"""Votes and searches at equal tokens, on models whose value functions are known.
 
-- the task and the model are those of `_line_sums`: one text is right, so the value of a right
+- the task and the models are those of `_line_sums`: one text is right, so the value of a right
   prefix, the chance that the model completes it, is that of the missing tokens; any other has 0
 - a guide gives the value, or its mean with a number drawn once for each text, as a reward model
   errs again wherever it reads the same
@@ -20,12 +20,12 @@ import numpy as np
 import meristem_testtime as tt
 from meristem._rows import Row
 from meristem.reproduce._data import judge
-from meristem.reproduce._line_sums import OPERATIONS, STEP, half_trained, holds, solution
-from meristem_core import derive_seed, stream
+from meristem.reproduce._line_sums import OPERATIONS, STEP, World, holds, solution
+from meristem_core import stream
 from meristem_core.command import progress_bar
 from meristem_testtime.hf import HFEngine
 
-QUESTIONS = {True: 60, False: 300}
+QUESTIONS = 100  # of each model
 SAMPLES, LEAVES, WIDTH, BRANCH = 64, 16, 4, 8
 AREAS = (1.0, 0.8, 0.5)
 FEW, MANY = 4, SAMPLES  # samples to choose from, for the loss by too many
@@ -62,7 +62,7 @@ VOTES: Mapping[str, tt.Rule] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampled:
-    """Questions with their samples; scores are named by the area of the guide."""
+    """A model's questions with their samples; scores are named by the area of the guide."""
 
     engine: HFEngine
     guides: Mapping[float, Value]
@@ -79,27 +79,28 @@ class Sampled:
         return found.values[:, 0]
 
 
-def search_rows(quick: bool, seed: int) -> list[Row]:
+def search_rows(worlds: Sequence[World], seed: int) -> list[Row]:
     """Return the verdicts on votes, on searches by guides of each area, and on too many samples."""
-    sampled = sample(QUESTIONS[quick], derive_seed(seed, "searches") % 2**31)
+    models = [sample(world) for world in worlds]
     return [
-        *_votes(sampled),
-        *_too_many(sampled),
-        *_searches(sampled),
+        *_votes(models, seed),
+        _coverage(models, seed),
+        *_too_many(models, seed),
+        *_searches(models, seed),
     ]
 
 
-def sample(count: int, seed: int) -> Sampled:
-    """Return a model with SAMPLES samples of each of `count` questions."""
-    model, tokenizer, questions = half_trained(seed, count)
-    engine = HFEngine(model, tokenizer, name="sums", max_batch=512)
+def sample(world: World) -> Sampled:
+    """Return SAMPLES samples of each of some questions."""
+    engine = HFEngine(world.base, world.tokenizer, name="sums", max_batch=512)
+    questions = world.held_out[:QUESTIONS]
     exact = exact_value(engine, questions)
-    guides = {area: spoilt(exact, area, seed) for area in AREAS}
+    guides = {area: spoilt(exact, area, world.seed) for area in AREAS}
     results = tt.search_sync(
         engine, {q: q for q in questions}, tt.best_of_n(SAMPLES), step=STEP, temperature=1.0,
-        seed=seed,
+        seed=world.seed,
     )  # fmt: skip
-    return Sampled(engine=engine, guides=guides, traces=_traces(results, guides), seed=seed)
+    return Sampled(engine=engine, guides=guides, traces=_traces(results, guides), seed=world.seed)
 
 
 def exact_value(engine: tt.Engine, questions: Sequence[str]) -> Value:
@@ -176,81 +177,93 @@ def _traces(results: Sequence[tt.SearchResult], guides: Mapping[float, Value]) -
     )
 
 
-def _votes(sampled: Sampled) -> list[Row]:
-    single = tt.pass_at_k(sampled.traces, [1])[:, 0]
+def _votes(models: Sequence[Sampled], seed: int) -> list[Row]:
     rows: list[Row] = []
     for name, rule in VOTES.items():
         start = time.perf_counter()
-        claim = f"{name} of {LEAVES} beats one sample"
-        rows.append(_row(claim, sampled.voted(rule, LEAVES), single, 1, sampled.seed, start))
-    return [*rows, _coverage(sampled)]
+        pairs = [(m.voted(rule, LEAVES), tt.pass_at_k(m.traces, [1])[:, 0]) for m in models]
+        rows.append(_row(f"{name} of {LEAVES} beats one sample", pairs, 1, seed, start))
+    return rows
 
 
-def _coverage(sampled: Sampled) -> Row:
+def _coverage(models: Sequence[Sampled], seed: int) -> Row:
     start, ks = time.perf_counter(), np.arange(1, SAMPLES + 1)
-    coverage = tt.pass_at_k(sampled.traces, ks.tolist()).mean(0)
+    by_model = np.array([tt.pass_at_k(each.traces, ks.tolist()).mean(0) for each in models])
+    coverage = by_model.mean(0)
     short = coverage < 1  # the law is of what is missing
     law = tt.fit_coverage(ks[short].tolist(), coverage[short].tolist())
     return Row(
-        claim=f"small model: ln(-ln coverage) is linear in ln k, k = 1 to {SAMPLES}",
+        claim=f"small models: ln(-ln coverage) is linear in ln k, k = 1 to {SAMPLES}",
         source="section on repeated sampling; arXiv 2407.21787", claimed=RESIDUAL,
-        measured=law.max_residual, low=None, high=None, n=len(sampled.traces.questions),
+        measured=law.max_residual, low=None, high=None, n=QUESTIONS * len(models),
         verdict="reproduced" if law.max_residual < RESIDUAL else "refuted",
         note=f"largest residual up to k = {ks[short][-1]}; coverage {coverage[0]:.1%} to "
-        f"{coverage[-1]:.1%}",
-        seconds=time.perf_counter() - start, seed=sampled.seed,
+        f"{coverage[-1]:.1%}, {QUESTIONS} questions a model",
+        seconds=time.perf_counter() - start, seed=seed,
     )  # fmt: skip
 
 
-def _too_many(sampled: Sampled) -> list[Row]:
+def _too_many(models: Sequence[Sampled], seed: int) -> list[Row]:
     """Return whether choosing among more samples is better, by a guide alone and by a vote."""
     rows: list[Row] = []
     for area in AREAS[:-1]:
-        start = time.perf_counter()
-        many, few = (sampled.best_of(k, area) for k in (MANY, FEW))
+        start, rule = time.perf_counter(), tt.weighted(str(area))
         does, sign = ("helps", 1) if area == 1 else ("hurts: over-optimisation", -1)
         claim = f"choosing among {MANY} instead of {FEW} {does}, guide of area {area}"
-        rows.append(_row(claim, many, few, sign, sampled.seed, start))
+        pairs = [(each.best_of(MANY, area), each.best_of(FEW, area)) for each in models]
+        rows.append(_row(claim, pairs, sign, seed, start))
         start = time.perf_counter()
-        many, few = (sampled.voted(tt.weighted(str(area)), k) for k in (MANY, FEW))
         claim = f"voting by its values among {MANY} instead of {FEW} helps, guide of area {area}"
-        rows.append(_row(claim, many, few, 1, sampled.seed, start))
+        pairs = [(each.voted(rule, MANY), each.voted(rule, FEW)) for each in models]
+        rows.append(_row(claim, pairs, 1, seed, start))
     return rows
 
 
-def _searches(sampled: Sampled) -> list[Row]:
+def _searches(models: Sequence[Sampled], seed: int) -> list[Row]:
     rows: list[Row] = []
-    pairs = [(name, area) for area in AREAS for name in SEARCHES]
+    cells = [(area, name) for area in AREAS for name in SEARCHES]
     with progress_bar("searches") as show:
-        for name, area in pairs:
-            rows.append(_search(sampled, name, area))
-            show(len(rows), len(pairs), {})
+        for area, name in cells:
+            start = time.perf_counter()
+            found = [_searched(each, name, area) for each in models]
+            pairs = [
+                (right, each.best_of(LEAVES, area))
+                for (right, _), each in zip(found, models, strict=True)
+            ]
+            claim = f"{name} beats best-of-{LEAVES} at equal tokens, guide of area {area}"
+            row = _row(claim, pairs, 1, seed, start)
+            spent = np.mean([tokens for _, tokens in found])
+            note = f"{row.note}; {spent:.0f} of {BUDGET.tokens} tokens a question"
+            rows.append(replace(row, note=note))
+            show(len(rows), len(cells), {})
     return rows
 
 
-def _search(sampled: Sampled, name: str, area: float) -> Row:
-    start = time.perf_counter()
-    questions, guide = sampled.traces.questions, sampled.guides[area]
+def _searched(sampled: Sampled, name: str, area: float) -> tuple[np.ndarray, float]:
+    """Return which answers of a search are right, and its tokens a question."""
     results = tt.search_sync(
-        sampled.engine, {q: q for q in questions}, SEARCHES[name], guide=tt.reward_guide(guide),
-        step=STEP, budget=BUDGET, temperature=1.0, seed=sampled.seed,
+        sampled.engine, {q: q for q in sampled.traces.questions}, SEARCHES[name],
+        guide=tt.reward_guide(sampled.guides[area]), step=STEP, budget=BUDGET, temperature=1.0,
+        seed=sampled.seed,
     )  # fmt: skip
     right = [answer(each, name in BY_WEIGHT) == solution(each.question) for each in results]
-    spent = np.mean([each.cost.tokens for each in results])
-    row = _row(
-        f"{name} beats best-of-{LEAVES} at equal tokens, guide of area {area}",
-        np.array(right, np.float64), sampled.best_of(LEAVES, area), 1, sampled.seed, start,
-    )  # fmt: skip
-    return replace(row, note=f"{row.note}; {spent:.0f} of {BUDGET.tokens} tokens a question")
+    return np.array(right, np.float64), float(np.mean([each.cost.tokens for each in results]))
 
 
 def _row(
-    claim: str, after: np.ndarray, before: np.ndarray, sign: int, seed: int, start: float
+    claim: str,
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
+    sign: int,
+    seed: int,
+    start: float,
 ) -> Row:
+    """Return the verdict on the first of each model's pair minus the second."""
+    after, before = (np.concatenate(part) for part in zip(*pairs, strict=True))
     gain = tt.interval(after, minus=before, seed=seed)
+    single = ", ".join(f"{(a - b).mean():+.3f}" for a, b in pairs)
     return Row(
         claim=claim, source=SOURCE, claimed="above 0" if sign > 0 else "below 0",
         measured=gain.mean, low=gain.low, high=gain.high, n=gain.n_questions,
         verdict=judge(gain, sign), seconds=time.perf_counter() - start, seed=seed,
-        note=f"{before.mean():.1%} to {after.mean():.1%}, paired by question",
+        note=f"{before.mean():.1%} to {after.mean():.1%}, paired by question; by model {single}",
     )  # fmt: skip

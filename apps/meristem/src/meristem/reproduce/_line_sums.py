@@ -6,6 +6,7 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,15 +15,28 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 import meristem_testtime as tt
 from meristem._tuning import solved
 from meristem.reproduce._revision import blank
-from meristem_core import shuffled_indices, stream
+from meristem_core import derive_seed, shuffled_indices, stream
 from meristem_posttrain import Encoded, pad
 
 DIGITS = "0123456789A"
 ALPHABET = f"{DIGITS}+-=\n."
 OPERATIONS = 5
 STEP = tt.Step(stop=("\n",), max_tokens=3, max_steps=OPERATIONS)
+# model 0 chose the loop's rates of learning
+MODELS, SEARCHED, HELD_OUT = {True: 1, False: 3}, {True: 150, False: 400}, {True: 200, False: 300}
 POOL, PROBE = 20_000, 256  # questions of the training, and those that tell when to stop
 ENOUGH, CHECK, MOST_STEPS, BATCH, RATE = 0.35, 20, 3000, 128, 5e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """A model, and questions that are new to it: for two rounds of a loop, and for measuring."""
+
+    base: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    rounds: tuple[list[str], list[str]]
+    held_out: list[str]
+    seed: int
 
 
 def solution(question: str) -> str:
@@ -56,11 +70,21 @@ def holds(question: str, text: str) -> float:
     return float(text == right or (text.endswith("\n") and right.startswith(text)))
 
 
-def half_trained(seed: int, n: int) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, list[str]]:
-    """Return a model, its tokenizer, and n questions that it was not trained on."""
-    drawn = draw_questions(stream(seed, "questions"), POOL + PROBE + n)
-    model, tokenizer = trained(drawn[:POOL], drawn[POOL : POOL + PROBE], seed)
-    return model, tokenizer, drawn[POOL + PROBE :]
+def make_worlds(quick: bool, seed: int) -> list[World]:
+    """Return the models with their questions."""
+    seeds = [derive_seed(seed, "loop", i) % 2**31 for i in range(1, MODELS[quick] + 1)]
+    return [make_world(each, SEARCHED[quick], HELD_OUT[quick]) for each in seeds]
+
+
+def make_world(seed: int, searched: int, held_out: int) -> World:
+    """Return a model with its questions for two rounds and for measuring."""
+    drawn = draw_questions(stream(seed, "questions"), POOL + PROBE + 2 * searched + held_out)
+    pool, probe, rest = drawn[:POOL], drawn[POOL : POOL + PROBE], drawn[POOL + PROBE :]
+    base, tokenizer = trained(pool, probe, seed)
+    return World(
+        base=base, tokenizer=tokenizer, seed=seed, held_out=rest[2 * searched :],
+        rounds=(rest[:searched], rest[searched : 2 * searched]),
+    )  # fmt: skip
 
 
 def trained(

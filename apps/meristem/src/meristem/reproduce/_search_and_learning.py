@@ -23,6 +23,7 @@ from meristem.reproduce._data import (
     read_zst,
 )
 from meristem.reproduce._guided_searches import search_rows
+from meristem.reproduce._line_sums import make_worlds
 from meristem.reproduce._search_loop import loop_rows
 
 CHAINS = ("game24", "tot_game24_cot_sample100.json.zst")
@@ -33,7 +34,8 @@ RESIDUAL = 0.05  # of ln(-ln coverage): the law of repeated sampling holds below
 
 def reproduce(out: Path, quick: bool, seed: int) -> list[Row]:
     """Return the rows on published logs, on searches at equal tokens, and on the loop."""
-    return [*published_rows(seed), *search_rows(quick, seed), *loop_rows(quick, seed)]
+    worlds = make_worlds(quick, seed)
+    return [*published_rows(seed), *search_rows(worlds, seed), *loop_rows(worlds, seed)]
 
 
 def published_rows(seed: int) -> list[Row]:

@@ -13,32 +13,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 import meristem_testtime as tt
 from meristem._rows import Row
 from meristem._tuning import tuned
 from meristem.reproduce._data import judge
-from meristem.reproduce._line_sums import STEP, half_trained, holds, solution
-from meristem_core import derive_seed
+from meristem.reproduce._line_sums import STEP, World, holds, solution
 from meristem_posttrain import Encoded, Schedule, find_objective
 from meristem_testtime.hf import HFEngine
 
-MODELS, SEARCHED, HELD_OUT = {True: 1, False: 3}, {True: 150, False: 400}, {True: 200, False: 300}
 WIDTH, SAMPLES = 4, 8
 IMITATION = Schedule(steps=60, batch=32, micro_batch=32, learning_rate=1e-3)
 PREFERENCE = Schedule(steps=60, batch=32, micro_batch=32, learning_rate=5e-5)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class World:
-    """A model before the loop, and questions that it was not trained on."""
-
-    base: PreTrainedModel
-    tokenizer: PreTrainedTokenizerFast
-    rounds: tuple[list[str], list[str]]
-    held_out: list[str]
-    seed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +41,10 @@ class Stage:
 Learn = Callable[[World, PreTrainedModel, Sequence[tt.SearchResult]], tuple[PreTrainedModel, int]]
 
 
-def loop_rows(quick: bool, seed: int) -> list[Row]:
+def loop_rows(worlds: Sequence[World], seed: int) -> list[Row]:
     """Return the verdicts on two rounds of the loop and on the data of two searches."""
     start = time.perf_counter()
-    found: list[dict[str, Stage]] = []
-    for i in range(1, MODELS[quick] + 1):  # model 0 chose the rates of learning
-        world = make_world(derive_seed(seed, "loop", i) % 2**31, SEARCHED[quick], HELD_OUT[quick])
-        found.append(run_loop(world))
+    found = [run_loop(world) for world in worlds]
     claims = (
         ("round 1 of expert iteration raises held-out accuracy", "imitated 1", "before"),
         ("round 2 of expert iteration raises it again", "imitated 2", "imitated 1"),
@@ -69,15 +53,6 @@ def loop_rows(quick: bool, seed: int) -> list[Row]:
         ("tree search teaches more than best-of-n at equal tokens", "imitated 1", "sampled 1"),
     )
     return [_row(*claim, found, seed, time.perf_counter() - start) for claim in claims]
-
-
-def make_world(seed: int, searched: int, held_out: int) -> World:
-    """Return a model with its questions for two rounds and for measuring."""
-    base, tokenizer, rest = half_trained(seed, 2 * searched + held_out)
-    return World(
-        base=base, tokenizer=tokenizer, seed=seed, held_out=rest[2 * searched :],
-        rounds=(rest[:searched], rest[searched : 2 * searched]),
-    )  # fmt: skip
 
 
 def run_loop(world: World) -> dict[str, Stage]:
