@@ -159,7 +159,7 @@ def answer(result: tt.SearchResult, by_weight: bool) -> str:
 def _traces(results: Sequence[tt.SearchResult], guides: Mapping[float, Value]) -> tt.Traces:
     """Return the samples; their classes are whole texts."""
     nodes = [node for result in results for node in result.solutions]
-    surprise = [sum(node.logprobs) for node in nodes]
+    logprob = [sum(node.logprobs) for node in nodes]
     return tt.Traces(
         question=np.repeat(np.arange(len(results)), SAMPLES),
         answer=np.unique([node.text for node in nodes], return_inverse=True)[1],
@@ -167,8 +167,8 @@ def _traces(results: Sequence[tt.SearchResult], guides: Mapping[float, Value]) -
         correct=np.array([node.text == solution(node.question) for node in nodes]),
         questions=tuple(result.question for result in results),
         scores={
-            "confidence": np.array(surprise) / [len(node.ids) for node in nodes],
-            "probability": np.exp(surprise),
+            "confidence": np.array(logprob) / [len(node.ids) for node in nodes],
+            "probability": np.exp(logprob),
             **{
                 str(area): np.array([guide(node.question, node.text) for node in nodes])
                 for area, guide in guides.items()
