@@ -188,6 +188,43 @@ def test_deepconf_keeps_the_samples_that_never_fall(seed, warmup, more, keep, wi
     assert found.cost.tokens == sum(len(node.ids) for node in found.nodes) <= tokens([plain])
 
 
+@given(
+    seed=st.integers(0, 40),
+    warmup=st.integers(1, 5),
+    more=st.integers(0, 8),
+    consensus=st.floats(0.3, 1),
+    batch=st.integers(1, 4),
+)
+@settings(max_examples=40)
+def test_deepconf_draws_until_its_answers_agree(seed, warmup, more, consensus, batch):
+    """Its samples are the first ones of those without a look at the answers."""
+
+    def letter(text):
+        return text[0] if text[0] in "ab" else None
+
+    def share(drawn):
+        kept = [
+            (node, weight)
+            for node, weight in zip(full.solutions, full.weights, strict=True)
+            if node.place < drawn and letter(node.text) is not None
+        ]
+        votes = [sum(w for node, w in kept if letter(node.text) == key) for key in "ab"]
+        return max(votes) / sum(votes) if kept else 0
+
+    engine, n = engine_of(seed), warmup + more
+    options = {"warmup": warmup, "keep": 0.5, "width": 2, "top": 2}
+    (full,) = search(engine, tt.deepconf(n, **options), {"one": "a"})
+    (found,) = search(
+        engine, tt.deepconf(n, **options, answer=letter, consensus=consensus, batch=batch),
+        {"one": "a"},
+    )  # fmt: skip
+    looks = [*range(warmup, n, batch), n]
+    drawn = next((look for look in looks if share(look) >= consensus - 1e-12), n)
+    assert [node.ids for node in found.nodes] == [node.ids for node in full.nodes[:drawn]]
+    kept = [node.ids for node in full.solutions if node.place < drawn]
+    assert [node.ids for node in found.solutions] == kept
+
+
 def least_window(engine, ids, width):
     """From the process itself, by the mean of every window."""
     prompt = engine.encode("a")
@@ -228,6 +265,7 @@ def test_mistakes_are_explained():
             r"warmup \(4\) must lie in \[1, n\], n is 3",
         ),
         (lambda: tt.deepconf(3, warmup=1, keep=1.0), ValueError, r"keep \(1.0\) must lie in"),
+        (lambda: tt.deepconf(3, warmup=1, consensus=0.0), ValueError, r"consensus \(0.0\) must"),
         (lambda: tt.Confidence(top=0), ValueError, r"top \(0\) and width \(2048\) must be"),
         (lambda: tt.Confidence(least=float("nan")), ValueError, r"least \(nan\) must be finite"),
     ]:
