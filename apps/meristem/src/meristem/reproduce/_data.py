@@ -61,6 +61,24 @@ def judge(found: tt.MeanInterval, sign: int) -> Verdict:
     return "refuted" if sign * found.low < 0 and sign * found.high < 0 else "partly"
 
 
+def sign_row(
+    claim: str,
+    source: str,
+    found: tt.MeanInterval,
+    sign: int,
+    *,
+    note: str,
+    seconds: float,
+    seed: int,
+) -> Row:
+    """Return the row of a claim that a mean over questions is above (sign 1) or below 0 (-1)."""
+    return Row(
+        claim=claim, source=source, claimed="above 0" if sign > 0 else "below 0",
+        measured=found.mean, low=found.low, high=found.high, n=found.n_questions,
+        verdict=judge(found, sign), note=note, seconds=seconds, seed=seed,
+    )  # fmt: skip
+
+
 def pooled(verdicts: list[Verdict]) -> Verdict:
     """Return the verdict over models: reproduced or refuted only where all agree."""
     tested: list[Verdict] = [each for each in verdicts if each != "not testable here"]

@@ -11,7 +11,7 @@ import numpy as np
 
 import meristem_testtime as tt
 from meristem._rows import Row
-from meristem.reproduce._data import judge
+from meristem.reproduce._data import sign_row
 from meristem.reproduce._revision import SKILL, STEP, WORDS, questions
 from meristem_testtime.hf import HFEngine
 
@@ -64,10 +64,9 @@ def _rows(engine: HFEngine, letter: str, name: str, count: int, seed: int) -> li
     for what, values, minus, note in shown:
         gap = tt.interval(values, minus=minus, seed=seed)
         rows.append(
-            Row(
-                claim=f"DeepConf-{name} {what}: {WORDS[letter]}", source=SOURCE,
-                claimed="above 0", measured=gap.mean, low=gap.low, high=gap.high, n=count,
-                verdict=judge(gap, 1), note=f"{note}; windows of {WIDTH} tokens",
+            sign_row(
+                f"DeepConf-{name} {what}: {WORDS[letter]}", SOURCE, gap, 1,
+                note=f"{note}; windows of {WIDTH} tokens",
                 seconds=time.perf_counter() - start, seed=seed,
             )
         )  # fmt: skip

@@ -19,7 +19,7 @@ import numpy as np
 
 import meristem_testtime as tt
 from meristem._rows import Row
-from meristem.reproduce._data import judge
+from meristem.reproduce._data import sign_row
 from meristem.reproduce._line_sums import OPERATIONS, STEP, World, holds, solution
 from meristem_core import stream
 from meristem_core.command import progress_bar
@@ -261,9 +261,7 @@ def _row(
     after, before = (np.concatenate(part) for part in zip(*pairs, strict=True))
     gain = tt.interval(after, minus=before, seed=seed)
     single = ", ".join(f"{(a - b).mean():+.3f}" for a, b in pairs)
-    return Row(
-        claim=claim, source=SOURCE, claimed="above 0" if sign > 0 else "below 0",
-        measured=gain.mean, low=gain.low, high=gain.high, n=gain.n_questions,
-        verdict=judge(gain, sign), seconds=time.perf_counter() - start, seed=seed,
+    return sign_row(
+        claim, SOURCE, gain, sign, seconds=time.perf_counter() - start, seed=seed,
         note=f"{before.mean():.1%} to {after.mean():.1%}, paired by question; by model {single}",
     )  # fmt: skip

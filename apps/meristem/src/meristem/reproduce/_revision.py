@@ -16,7 +16,7 @@ import transformers
 
 import meristem_testtime as tt
 from meristem._rows import Row
-from meristem.reproduce._data import judge
+from meristem.reproduce._data import sign_row
 from meristem_core import stream
 from meristem_testtime.hf import HFEngine
 
@@ -141,19 +141,15 @@ def _rows(
     seconds = time.perf_counter() - start
     notes = f"accuracy {report.accuracy[0]:.1%} before, {report.accuracy[-1]:.1%} after {ROUNDS}"
     return [
-        Row(
-            claim=f"revising {'helps' if sign > 0 else 'fails'}: {WORDS[letter]}",
-            source="section 4" if sign < 0 else "ours: where the paper's finding turns",
-            claimed="above 0" if sign > 0 else "below 0", measured=change.mean, low=change.low,
-            high=change.high, n=change.n_questions, verdict=judge(change, sign),
+        sign_row(
+            f"revising {'helps' if sign > 0 else 'fails'}: {WORDS[letter]}",
+            "section 4" if sign < 0 else "ours: where the paper's finding turns", change, sign,
             note=f"last minus first answer, paired; {notes}", seconds=seconds, seed=seed,
         ),
-        Row(
-            claim=f"sampling beats revising at equal tokens: {WORDS[letter]}",
-            source="section 4" if sign < 0 else "ours: at a large budget it may hold here too",
-            claimed="above 0", measured=gap.mean, low=gap.low, high=gap.high, n=gap.n_questions,
-            verdict=judge(gap, 1), note=f"at {budget} new tokens a question, paired",
-            seconds=seconds, seed=seed,
+        sign_row(
+            f"sampling beats revising at equal tokens: {WORDS[letter]}",
+            "section 4" if sign < 0 else "ours: at a large budget it may hold here too", gap, 1,
+            note=f"at {budget} new tokens a question, paired", seconds=seconds, seed=seed,
         ),
         Row(
             claim=f"accuracy settles at a / (a + b): {WORDS[letter]}",

@@ -18,9 +18,9 @@ from meristem.reproduce._data import (
     absent,
     correctness,
     data_file,
-    judge,
     read_json_zst,
     read_zst,
+    sign_row,
 )
 from meristem.reproduce._guided_searches import search_rows
 from meristem.reproduce._line_sums import make_worlds
@@ -56,11 +56,9 @@ def _coverage(seed: int) -> list[Row]:
     gain = tt.interval(coverage[:, -1], minus=coverage[:, 0], seed=seed)
     seconds = time.perf_counter() - start
     return [
-        Row(
-            claim="sampling 100 chains solves more puzzles than one", source=source,
-            claimed="above 0", measured=gain.mean, low=gain.low, high=gain.high, n=gain.n_questions,
-            verdict=judge(gain, 1), note="pass@100 minus pass@1 of GPT-4, over puzzles",
-            seconds=seconds, seed=seed,
+        sign_row(
+            "sampling 100 chains solves more puzzles than one", source, gain, 1,
+            note="pass@100 minus pass@1 of GPT-4, over puzzles", seconds=seconds, seed=seed,
         ),
         Row(
             claim=claim, source=source, claimed=RESIDUAL, measured=law.max_residual, low=None,
@@ -97,9 +95,8 @@ def _trees(seed: int) -> list[Row]:
             high=None, n=len(kept), verdict="reproduced" if all(kept) else "refuted",
             note="selections of GPT-4's search that our order repeats", seconds=seconds, seed=seed,
         ),
-        Row(
-            claim=claims[1], source=source, claimed="above 0", measured=gain.mean, low=gain.low,
-            high=gain.high, n=gain.n_questions, verdict=judge(gain, 1),
+        sign_row(
+            claims[1], source, gain, 1,
             note=f"any of the returned against pass@k, paired; tree {any_right.mean():.0%}. The "
             "search spends many more tokens: no comparison at equal cost",
             seconds=seconds, seed=seed,
@@ -130,10 +127,9 @@ def _verifiers(seed: int) -> list[Row]:
         )
         gain = tt.interval(chosen, minus=single, seed=seed)
         rows.append(
-            Row(
-                claim=claim.format(size.upper()), source=source, claimed="above 0",
-                measured=gain.mean, low=gain.low, high=gain.high, n=gain.n_questions,
-                verdict=judge(gain, 1), seconds=time.perf_counter() - start, seed=seed,
+            sign_row(
+                claim.format(size.upper()), source, gain, 1,
+                seconds=time.perf_counter() - start, seed=seed,
                 note=f"{single.mean():.2%} to {chosen.mean():.2%}, paired by question",
             )
         )  # fmt: skip

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 import meristem_testtime as tt
 from meristem._rows import Row
 from meristem._tuning import tuned
-from meristem.reproduce._data import judge
+from meristem.reproduce._data import sign_row
 from meristem.reproduce._line_sums import STEP, World, holds, solution
 from meristem_posttrain import Encoded, Schedule, find_objective
 from meristem_testtime.hf import HFEngine
@@ -146,10 +146,8 @@ def _row(
         f"{sum(each[name].tokens for each in found):,} searched tokens"
         for name in (before, after)
     )
-    return Row(
-        claim=claim, source="section on search and learning", claimed="above 0",
-        measured=gain.mean, low=gain.low, high=gain.high, n=gain.n_questions,
-        verdict=judge(gain, 1), seconds=seconds, seed=seed,
+    return sign_row(
+        claim, "section on search and learning", gain, 1, seconds=seconds, seed=seed,
         note=f"{base.mean():.1%} to {right.mean():.1%}, paired by question; by model {single}; "
         f"{spent}",
     )  # fmt: skip

@@ -15,7 +15,7 @@ import numpy as np
 
 import meristem_testtime as tt
 from meristem._rows import Row
-from meristem.reproduce._data import absent, data_file, judge, read_zst
+from meristem.reproduce._data import absent, data_file, read_zst, sign_row
 from meristem.reproduce._revision import ERROR, SKILL, WORDS, drawn
 from meristem_core import wilson_interval
 from meristem_testtime.hf import HFEngine
@@ -98,11 +98,9 @@ def _rule(traces: tt.Traces, claim: str, stop: tt.Stop, risk: float, seed: int) 
     beyond = share.low > risk if risk else wrong.any()
     seconds = time.perf_counter() - start
     return [
-        Row(
-            claim=f"samples saved by {claim}", source=SOURCE, claimed="above 0",
-            measured=saved.mean, low=saved.low, high=saved.high, n=wrong.size,
-            verdict=judge(saved, 1), note="share of the samples, launch order, over questions",
-            seconds=seconds, seed=seed,
+        sign_row(
+            f"samples saved by {claim}", SOURCE, saved, 1, seconds=seconds, seed=seed,
+            note="share of the samples, launch order, over questions",
         ),
         Row(
             claim=f"early vote is not the full vote by {claim}", source=SOURCE, claimed=risk,
@@ -129,11 +127,8 @@ def _arrival(traces: tt.Traces, claim: str, sign: int, seed: int) -> list[Row]:
     ):
         found = tt.interval(arrived, minus=launched, seed=seed)
         rows.append(
-            Row(
-                claim=f"order of arrival {what}, {claim}", source=SOURCE,
-                claimed="above 0" if direction > 0 else "below 0", measured=found.mean,
-                low=found.low, high=found.high, n=found.n_questions,
-                verdict=judge(found, direction),
+            sign_row(
+                f"order of arrival {what}, {claim}", SOURCE, found, direction,
                 note=f"minus launch order, which has {launched.mean():.3g}; paired over questions",
                 seconds=time.perf_counter() - start, seed=seed,
             )
