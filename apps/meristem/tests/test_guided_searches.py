@@ -104,7 +104,7 @@ def test_the_rows_repeat_themselves_and_follow_from_the_guides(monkeypatch):
     assert [replace(row, seconds=0.0) for row in rows] == [
         replace(row, seconds=0.0) for row in again
     ]
-    assert len({row.claim for row in rows}) == len(rows) == 6 + 1 + 4 + 30
+    assert len({row.claim for row in rows}) == len(rows) == 6 + 1 + 6 + 30
     by_claim = {row.claim: row for row in rows}
     exact, vote = (
         by_claim[f"{what} among 64 instead of 4 helps, guide of area 1.0"]
