@@ -40,7 +40,7 @@ def test_the_value_of_a_prefix_is_the_chance_of_the_rest(engine):
 
 def test_the_value_is_the_share_of_samples_that_are_right(engine, monkeypatch):
     monkeypatch.setattr(searches, "OPERATIONS", 2)
-    question, draws = "3+9-4=", 4000
+    question, draws = "3+9-4=", 1000
     value = searches.exact_value(engine, [question])
     request = tt.Request(
         prompt=engine.encode(f"{question}1\n"), seed=0, n=draws, max_tokens=2, temperature=1.0
@@ -86,24 +86,22 @@ def test_an_answer_has_most_weight_or_most_value():
     assert searches.answer(replace(result, solutions=(), weights=()), True) == ""
 
 
-def test_the_rows_repeat_themselves_and_follow_from_the_guides(monkeypatch):
+def test_the_rows_follow_from_the_guides(monkeypatch):
     """On sums of two numbers, all of which the model has seen."""
     monkeypatch.setattr(searches, "OPERATIONS", 1)
-    monkeypatch.setattr(searches, "QUESTIONS", 20)
+    monkeypatch.setattr(searches, "QUESTIONS", 8)
+    monkeypatch.setattr(searches, "DRAWS", 64)
     monkeypatch.setattr(sums, "MODELS", {True: 2})
     for name in ("SEARCHED", "HELD_OUT"):
-        monkeypatch.setattr(sums, name, {True: 20})
+        monkeypatch.setattr(sums, name, {True: 8})
     for name, value in {"OPERATIONS": 1, "POOL": 100, "PROBE": 16}.items():
         monkeypatch.setattr(sums, name, value)
     train, every = sums.trained, sums.draw_questions(stream(0, "every"), 2 * 11**2)
     monkeypatch.setattr(sums, "trained", lambda pool, probe, seed: train(every, probe, seed))
     state = torch.get_rng_state()
     worlds = sums.make_worlds(True, 5)
-    rows, again = (searches.search_rows(worlds, 5) for _ in range(2))
+    rows = searches.search_rows(worlds, 5)
     assert torch.equal(torch.get_rng_state(), state)
-    assert [replace(row, seconds=0.0) for row in rows] == [
-        replace(row, seconds=0.0) for row in again
-    ]
     assert len({row.claim for row in rows}) == len(rows) == 6 + 1 + 6 + 30
     by_claim = {row.claim: row for row in rows}
     exact, vote = (
@@ -112,6 +110,6 @@ def test_the_rows_repeat_themselves_and_follow_from_the_guides(monkeypatch):
     )
     assert exact.verdict == "reproduced"
     assert vote.measured == pytest.approx(exact.measured, abs=0.02)  # orders of samples are drawn
-    assert {row.n for row in rows} == {40}
+    assert {row.n for row in rows} == {16}
     for row in rows:
         assert row.low is None or row.low <= row.measured <= row.high
